@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Where a pool's bytes come from. A backing gives the core block devices to put
+ * dm-linear on; it knows nothing of thin pools. One implementation: files in a
+ * directory behind loop devices (file.c); others are further tables of functions.
+ *
+ * Calls block (allocation, fsync); none from the main loop but tm_backing_free_bytes.
+ */
+#ifndef TM_BACKING_BACKING_H
+#define TM_BACKING_BACKING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "logic/model.h"
+
+enum tm_part { TM_PART_DATA, TM_PART_METADATA };
+
+/* A piece of a block device, to be mapped by dm-linear. */
+struct tm_segment {
+	unsigned int major, minor;
+	uint64_t offset_sectors, length_sectors;
+};
+
+/* An attached part: stays attached as long as something has the device open. */
+struct tm_attachment {
+	struct tm_segment segment;
+	int fd;		/* keeps it until dm-linear holds it; close with tm_attachment_done */
+	bool direct_io; /* the loop bypasses the page cache */
+};
+void tm_attachment_done(struct tm_attachment *a);
+
+/*
+ * May this pool be made here? Checks and changes nothing: the directory (absent, or empty and
+ * writable; its parent there), a real file system (tmpfs, ramfs, overlay on tmpfs and network file
+ * systems are refused with the reason; so is one mounted read-only), room for both files
+ * with TM_BACKING_MARGIN left. Errors: BAD_PATH, NO_SPACE, UNSUPPORTED, EXISTS, IO.
+ */
+int tm_backing_probe(const struct tm_pool_record *pool, struct tm_error *err);
+
+/* Bytes always left to the file system beside what a pool takes: 1 % of it, 16 MiB..1 GiB. */
+uint64_t tm_backing_margin(uint64_t fs_bytes);
+
+/* Make the directory (0700) with no content. Fine when it is there and empty. */
+int tm_backing_create_dir(const struct tm_pool_record *pool, struct tm_error *err);
+
+/*
+ * Make the file of a part at @bytes (0600, fsynced, directory fsynced). Preallocated with zeroes
+ * unless pool->sparse. Idempotent: a file of that size is taken as done; the first 4 KiB of a new
+ * metadata file are zero, as the kernel wants. On -ENOSPC nothing is left behind.
+ */
+int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+			   struct tm_error *err);
+
+/*
+ * Grow the file of a part to @bytes and every loop device on it. Idempotent. On failure
+ * the size is what it was. A smaller @bytes than the file's is success and changes nothing.
+ */
+int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+			 struct tm_error *err);
+
+/* Size of a part's file. -ENOENT with BACKING_GONE when it is missing. */
+int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, uint64_t *ret_bytes,
+			 struct tm_error *err);
+
+/*
+ * Put the part behind a loop device (auto-clearing, direct I/O where the file system can), or find the one that
+ * is there. BACKING_GONE when the file is missing or is not a regular file.
+ */
+int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
+		      struct tm_attachment *ret, struct tm_error *err);
+
+/* What the backing could still give, margin and other pools' reserves aside. Never blocks on I/O beyond statvfs. */
+int tm_backing_free_bytes(const struct tm_pool_record *pool, uint64_t *ret_bytes,
+			  struct tm_error *err);
+
+/* Detach loop devices still on the pool's files, delete files and descriptor, then the directory if empty. Idempotent. */
+int tm_backing_destroy(const struct tm_pool_record *pool, struct tm_error *err);
+
+/* Path of a part's file ("<directory>/data", "<directory>/metadata") and of the descriptor ("<directory>/pool.json"). */
+void tm_backing_part_path(const struct tm_pool_record *pool, enum tm_part part,
+			  char buf[TM_PATH_SIZE + 16]);
+void tm_backing_descriptor_path(const char *directory, char buf[TM_PATH_SIZE + 16]);
+
+/* Read the first @len bytes of a part's file (the superblock). */
+int tm_backing_read(const struct tm_pool_record *pool, enum tm_part part, void *buf, size_t len,
+		    struct tm_error *err);
+
+#endif

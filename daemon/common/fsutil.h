@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Small file helpers: whole-file reads with a limit, atomic replacement, time. */
+#ifndef TM_COMMON_FSUTIL_H
+#define TM_COMMON_FSUTIL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/*
+ * Read a whole regular or sysfs file of at most @limit bytes. *ret_text is NUL
+ * terminated and the caller's to free. 0, -EFBIG, or the errno of open/read.
+ */
+int tm_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_len);
+
+/*
+ * Replace @path with @len bytes of @text: written to a temporary beside it, fsynced,
+ * renamed, directory fsynced, so that a crash leaves the old or the new file whole.
+ * 0 or the negative errno of the step that failed (the temporary is removed).
+ */
+int tm_write_file_atomic(const char *path, const void *text, size_t len, mode_t mode);
+
+/* fsync the directory that holds @path. */
+int tm_fsync_parent(const char *path);
+
+uint64_t tm_now_monotonic_usec(void);
+uint64_t tm_now_realtime_usec(void);
+
+/* RFC 3339 in UTC with milliseconds ("2026-01-02T03:04:05.678Z"); buf of at least 32. Returns buf. */
+const char *tm_time_format(uint64_t realtime_usec, char *buf, size_t len);
+/* The reverse; accepts fractions and offsets. 0 or -EINVAL. */
+int tm_time_parse(const char *text, uint64_t *ret_realtime_usec);
+
+#endif

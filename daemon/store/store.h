@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The state database: SQLite, WAL. All SQL is in daemon/store/. State (pools, volumes, operations) is
+ * committed with synchronous=FULL before a call returns; samples are batched.
+ *
+ * struct tm_store is the one writer, safe from any thread (a mutex inside; a call may wait for
+ * an fsync, so never from the main loop after start-up). struct tm_store_reader is a
+ * read-only connection for one thread at a time, which never waits for the writer.
+ *
+ * Errors: TM_ERR_STORE with SQLite's own words, -EIO (-ENOSPC on a full disk, -EROFS on a read-only one).
+ */
+#ifndef TM_STORE_STORE_H
+#define TM_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "logic/model.h"
+
+struct tm_store;
+struct tm_store_reader;
+
+/* Opens or makes DIR/state.db (0600), migrates forward. A newer schema than ours is refused; a damaged file too, with what to do. */
+int tm_store_new(const char *directory, struct tm_store **ret, struct tm_error *err);
+struct tm_store *tm_store_free(struct tm_store *store);
+int tm_store_reader_new(const char *directory, struct tm_store_reader **ret, struct tm_error *err);
+struct tm_store_reader *tm_store_reader_free(struct tm_store_reader *reader);
+
+/*
+ * Several changes as one: everything this thread calls between begin and commit lands
+ * together or not at all. Holds the writer; keep it short. Roll back on any error.
+ */
+int tm_store_begin(struct tm_store *s, struct tm_error *err);
+int tm_store_commit(struct tm_store *s, struct tm_error *err);
+void tm_store_rollback(struct tm_store *s);
+
+/* Pools and volumes: insert or replace by id; -EEXIST with TM_ERR_EXISTS for a name in use by another. */
+int tm_store_put_pool(struct tm_store *s, const struct tm_pool_record *pool, struct tm_error *err);
+int tm_store_delete_pool(struct tm_store *s, const struct tm_uuid *pool, struct tm_error *err); /* and its volumes, samples */
+int tm_store_put_volume(struct tm_store *s, const struct tm_uuid *pool,
+			const struct tm_volume_record *volume, struct tm_error *err);
+int tm_store_delete_volume(struct tm_store *s, const struct tm_uuid *volume, struct tm_error *err);
+
+/*
+ * Only the sizes and the mark: what the extension path changes beside running operations, so that
+ * neither overwrites what the other wrote. tm_store_put_pool does NOT touch these on an existing row.
+ */
+struct tm_pool_sizes {
+	uint64_t data_bytes, data_reserve_bytes, metadata_bytes, metadata_reserve_bytes;
+	uint64_t low_water_bytes;
+};
+int tm_store_set_sizes(struct tm_store *s, const struct tm_uuid *pool,
+		       const struct tm_pool_sizes *sizes, struct tm_error *err);
+
+/* Everything; arrays are the caller's to free. */
+int tm_store_load_pools(struct tm_store *s, struct tm_pool_record **ret, size_t *ret_n,
+			struct tm_error *err);
+int tm_store_load_volumes(struct tm_store *s, const struct tm_uuid *pool,
+			  struct tm_volume_record **ret, size_t *ret_n, struct tm_error *err);
+/* One pool: 0, or -ENOENT. */
+int tm_store_load_pool(struct tm_store *s, const struct tm_uuid *pool, struct tm_pool_record *ret,
+		       struct tm_error *err);
+
+/* Operations: the journal. */
+enum tm_op_status { TM_OP_QUEUED, TM_OP_RUNNING, TM_OP_UNDOING, TM_OP_DONE, TM_OP_FAILED };
+const char *tm_op_status_name(enum tm_op_status status); /* "queued", "running", "undoing", "done", "failed" */
+
+struct tm_operation_record {
+	struct tm_uuid id;
+	char kind[32];		    /* "volume-create" */
+	struct tm_uuid pool;	    /* "" when none yet */
+	char pool_name[TM_NAME_MAX + 1];
+	char volume_name[TM_NAME_MAX + 1]; /* "" when none */
+	enum tm_op_status status;
+	uint32_t step, n_steps;	    /* step about to be, being, or last done */
+	char step_name[32];
+	char *state;		    /* JSON text that the steps need after a restart; owned */
+	struct tm_error error;	    /* of a failed one */
+	uint64_t created_usec, started_usec, finished_usec;
+	char *idempotency_key; /* NULL; later */
+};
+void tm_operation_record_done(struct tm_operation_record *r);
+
+/* Insert or replace by id. */
+int tm_store_put_operation(struct tm_store *s, const struct tm_operation_record *r,
+			   struct tm_error *err);
+/* The cheap form between steps: status, step, name and state of an existing row, one fsync. */
+int tm_store_step_operation(struct tm_store *s, const struct tm_uuid *id, enum tm_op_status status,
+			    uint32_t step, const char *step_name, const char *state,
+			    struct tm_error *err);
+/* Those that were queued, running or undoing, in the order they were made. Free each and the array. */
+int tm_store_load_unfinished(struct tm_store *s, struct tm_operation_record **ret, size_t *ret_n,
+			     struct tm_error *err);
+
+/* Events. Numbers are given at commit, grow, and never repeat, even after deletion or a crash. */
+struct tm_event {
+	uint64_t seq;
+	uint64_t time_usec;
+	enum tm_event_type type;
+	struct tm_uuid pool; /* "" when none */
+	char pool_name[TM_NAME_MAX + 1];
+	char volume_name[TM_NAME_MAX + 1];
+	char operation[37];
+	char message[256]; /* one sentence for people */
+	char *data;	   /* JSON object text with the figures, or NULL; owned */
+};
+void tm_event_done(struct tm_event *e);
+
+/* Commits all of them in one transaction and fills each seq. */
+int tm_store_append_events(struct tm_store *s, struct tm_event *events, size_t n,
+			   struct tm_error *err);
+
+/* Samples; @n of possibly different pools in one transaction without its own fsync. */
+struct tm_pool_sample {
+	struct tm_uuid pool;
+	struct tm_sample sample;
+};
+int tm_store_append_samples(struct tm_store *s, const struct tm_pool_sample *samples, size_t n,
+			    struct tm_error *err);
+/* Roll raw samples older than 24 h into minutes, minutes older than 30 d into hours, drop hours older than 2 y; events and finished operations older than @keep_events_usec. */
+int tm_store_rollup(struct tm_store *s, uint64_t now_realtime_usec, uint64_t keep_events_usec,
+		    struct tm_error *err);
+
+/* Reading, from a reader. Arrays are the caller's to free (each element with its _done). */
+struct tm_event_filter {
+	uint64_t after_seq;	     /* only larger numbers */
+	uint64_t since_usec, until_usec; /* 0: open */
+	const struct tm_uuid *pool;  /* NULL: any */
+	int type;		     /* enum tm_event_type or -1 */
+	enum tm_severity min_severity;
+	uint32_t limit;		     /* at most 1000 */
+	bool newest_first;
+};
+int tm_store_read_events(struct tm_store_reader *r, const struct tm_event_filter *filter,
+			 struct tm_event **ret, size_t *ret_n, struct tm_error *err);
+int tm_store_last_seq(struct tm_store_reader *r, uint64_t *ret, struct tm_error *err);
+
+struct tm_operation_filter {
+	const struct tm_uuid *pool; /* NULL: any */
+	int status;		    /* enum tm_op_status or -1 */
+	uint64_t before_usec;	    /* only made earlier (cursor); 0: open */
+	uint32_t limit;
+};
+/* Newest first. */
+int tm_store_read_operations(struct tm_store_reader *r, const struct tm_operation_filter *filter,
+			     struct tm_operation_record **ret, size_t *ret_n, struct tm_error *err);
+/* -ENOENT when there is none. */
+int tm_store_read_operation(struct tm_store_reader *r, const struct tm_uuid *id,
+			    struct tm_operation_record *ret, struct tm_error *err);
+
+/* Samples of a pool in [from, until), joined into buckets of @step_usec (0: as they are), oldest first, at most @limit. */
+int tm_store_read_samples(struct tm_store_reader *r, const struct tm_uuid *pool, uint64_t from_usec,
+			  uint64_t until_usec, uint64_t step_usec, uint32_t limit,
+			  struct tm_sample **ret, size_t *ret_n, struct tm_error *err);
+
+#endif

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finds what must never be in a kernel log: bugs, warnings, lock-order reports, hung tasks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+BAD = re.compile(
+    r"\bBUG:|\bWARNING: |\bOops\b|kernel BUG|possible circular locking|possible recursive locking|"
+    r"inconsistent lock state|lockdep|\bINFO: (task|rcu)|blocked for more than|Call Trace:|"
+    r"general protection fault|Kernel panic|KASAN|UBSAN|refcount_t:|scheduling while atomic|"
+    r"sleeping function called|unable to handle|soft lockup|hard LOCKUP|rcu_sched self-detected|"
+    r"kmemleak: [0-9]+ new|bad: scheduling|list_(add|del) corruption|DEBUG_LOCKS_WARN_ON")
+
+# Said by the emulated hardware, not by anything thinmgr has a hand in.
+HARMLESS = re.compile(r"lockdep is turned off|WARNING: can't open objdir")
+
+
+def bad_lines(text: str, allowed: Iterable[str] = ()) -> list[str]:
+    """The lines of a kernel log that fail a case. `allowed`: patterns this case provokes itself."""
+    own = [re.compile(pattern) for pattern in allowed]
+    return [line.rstrip() for line in text.splitlines()
+            if BAD.search(line) and not HARMLESS.search(line)
+            and not any(pattern.search(line) for pattern in own)]
+
+
+class LogScanner:
+    """Reads a growing log file piece by piece; each piece is judged once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+
+    def new_text(self) -> str:
+        if not self.path.exists():
+            return ""
+        with self.path.open("rb") as log:
+            log.seek(self.offset)
+            data = log.read()
+        # A line cut in half is left for the next look.
+        whole = data[:data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return whole.decode(errors="replace")
