@@ -294,6 +294,10 @@ class VM:
 
     def put(self, files: Iterable[tuple[Path, str]], limit: float = 120) -> None:
         """Copy host files or directories to absolute paths in the guest, as one stream."""
+        files = list(files)
+        for source, _ in files:
+            if not source.exists():
+                raise LabError(f"no such file to copy to the guest: {source}")
         proc = self.popen("tar -xf - -C / --no-same-owner", stdin=subprocess.PIPE)
         timer = threading.Timer(limit, proc.kill)
         timer.start()
