@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/cleanup.h"
 #include "common/error.h"
 #include "logic/extend.h"
 #include "logic/model.h"
@@ -91,8 +92,14 @@ struct tm_view {
 	struct tm_pool_view *pools[]; /* sorted by name */
 };
 
+/* One more reference; returns its argument. Any thread. */
+struct tm_pool_view *tm_pool_view_ref(struct tm_pool_view *pool);
+/* Give a reference back; the last one frees. NULL in, NULL out. */
+struct tm_pool_view *tm_pool_view_unref(struct tm_pool_view *pool);
+
 struct tm_view *tm_view_ref(struct tm_view *view);
-struct tm_view *tm_view_unref(struct tm_view *view); /* NULL in, NULL out */
+/* The last one also gives back the references to the pools. NULL in, NULL out. */
+struct tm_view *tm_view_unref(struct tm_view *view);
 static inline void tm_view_unrefp(struct tm_view **v)
 {
 	(void)tm_view_unref(*v);
