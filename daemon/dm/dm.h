@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The only device-mapper surface. Only dm.c includes libdevmapper.h.
+ * The only device-mapper surface: nothing outside this folder includes libdevmapper.h.
  *
  * Any thread may call any of these. libdevmapper keeps a process-wide list of
  * device node operations that CREATE, RESUME, RENAME and REMOVE push to, without a lock;
@@ -57,7 +57,7 @@ int tm_dm_load(struct tm_dm *dm, const char *name, const struct tm_dm_target *ta
 int tm_dm_clear(struct tm_dm *dm, const char *name, struct tm_error *err);
 
 enum tm_dm_suspend_flags {
-	TM_DM_NOFLUSH = 1 << 0,	 /* queued I/O is kept, not waited for */
+	TM_DM_NOFLUSH = 1 << 0,  /* queued I/O is kept, not waited for */
 	TM_DM_NOLOCKFS = 1 << 1, /* do not freeze the file system above */
 };
 int tm_dm_suspend(struct tm_dm *dm, const char *name, unsigned int flags, struct tm_error *err);
@@ -71,7 +71,8 @@ int tm_dm_resume(struct tm_dm *dm, const char *name, unsigned int flags, enum tm
 int tm_dm_remove(struct tm_dm *dm, const char *name, enum tm_dm_udev udev, unsigned int wait_ms,
 		 struct tm_error *err);
 int tm_dm_rename(struct tm_dm *dm, const char *from, const char *to, struct tm_error *err);
-/* Target message at sector 0. The errno is the target's (EEXIST, ENODATA, EINVAL, EOPNOTSUPP in read-only modes). */
+/* Target message at sector 0. The errno is the target's (EEXIST, ENODATA, EINVAL, EOPNOTSUPP in
+ * read-only modes). */
 int tm_dm_message(struct tm_dm *dm, const char *name, const char *message, struct tm_error *err);
 
 /* No error when it does not exist: ret->exists is false. */
