@@ -7,7 +7,9 @@
  * an fsync, so never from the main loop after start-up). struct tm_store_reader is a
  * read-only connection for one thread at a time, which never waits for the writer.
  *
- * Errors: TM_ERR_STORE with SQLite's own words, -EIO (-ENOSPC on a full disk, -EROFS on a read-only one).
+ * Errors: TM_ERR_STORE with SQLite's own words and -EIO, or where the cause is known -ENOSPC (full disk),
+ * -EROFS, -EBADMSG (damaged), -EBUSY (another program holds the file for 10 s), -EACCES; TM_ERR_NO_MEMORY.
+ * Every uint64_t comes back as it went in; times are cut to 2^63-1. An empty result is NULL and 0.
  */
 #ifndef TM_STORE_STORE_H
 #define TM_STORE_STORE_H
@@ -22,15 +24,23 @@
 struct tm_store;
 struct tm_store_reader;
 
-/* Opens or makes DIR/state.db (0600), migrates forward. A newer schema than ours is refused; a damaged file too, with what to do. */
+/*
+ * Opens or makes DIR/state.db (0600), migrates forward. A newer schema than ours is refused (-EPROTO), as is a
+ * damaged file (-EBADMSG) and another program's database (-EINVAL), each with what to do. The samples are not
+ * searched for damage here: their number could hold up the start.
+ */
 int tm_store_new(const char *directory, struct tm_store **ret, struct tm_error *err);
 struct tm_store *tm_store_free(struct tm_store *store);
+/* Needs a file that tm_store_new made or migrated. */
 int tm_store_reader_new(const char *directory, struct tm_store_reader **ret, struct tm_error *err);
 struct tm_store_reader *tm_store_reader_free(struct tm_store_reader *reader);
 
 /*
  * Several changes as one: everything this thread calls between begin and commit lands
- * together or not at all. Holds the writer; keep it short. Roll back on any error.
+ * together or not at all. Holds the writer; keep it short. Roll back on any error: every changing function
+ * that fails has rolled back all of it already (-ECANCELED from whatever follows), and
+ * commit fails then. Commit ends the hold whether it succeeds or not; a rollback after that does nothing.
+ * Both nest: only the outermost commit writes.
  */
 int tm_store_begin(struct tm_store *s, struct tm_error *err);
 int tm_store_commit(struct tm_store *s, struct tm_error *err);
@@ -38,9 +48,12 @@ void tm_store_rollback(struct tm_store *s);
 
 /* Pools and volumes: insert or replace by id; -EEXIST with TM_ERR_EXISTS for a name in use by another. */
 int tm_store_put_pool(struct tm_store *s, const struct tm_pool_record *pool, struct tm_error *err);
-int tm_store_delete_pool(struct tm_store *s, const struct tm_uuid *pool, struct tm_error *err); /* and its volumes, samples */
+/* And its volumes and samples; not its events and operations. One that is not there is no error. */
+int tm_store_delete_pool(struct tm_store *s, const struct tm_uuid *pool, struct tm_error *err);
+/* -ENOENT with TM_ERR_NOT_FOUND when the pool is not there; -EEXIST as above, names within the pool. */
 int tm_store_put_volume(struct tm_store *s, const struct tm_uuid *pool,
 			const struct tm_volume_record *volume, struct tm_error *err);
+/* One that is not there is no error. */
 int tm_store_delete_volume(struct tm_store *s, const struct tm_uuid *volume, struct tm_error *err);
 
 /*
@@ -51,6 +64,7 @@ struct tm_pool_sizes {
 	uint64_t data_bytes, data_reserve_bytes, metadata_bytes, metadata_reserve_bytes;
 	uint64_t low_water_bytes;
 };
+/* -ENOENT with TM_ERR_NOT_FOUND when the pool is not there. */
 int tm_store_set_sizes(struct tm_store *s, const struct tm_uuid *pool,
 		       const struct tm_pool_sizes *sizes, struct tm_error *err);
 
@@ -83,10 +97,13 @@ struct tm_operation_record {
 };
 void tm_operation_record_done(struct tm_operation_record *r);
 
-/* Insert or replace by id. */
+/* Insert or replace by id; one that is replaced keeps its place in the order. */
 int tm_store_put_operation(struct tm_store *s, const struct tm_operation_record *r,
 			   struct tm_error *err);
-/* The cheap form between steps: status, step, name and state of an existing row, one fsync. */
+/*
+ * The cheap form between steps: status, step, name and state (NULL: as it is) of an existing row, one
+ * fsync. -ENOENT with TM_ERR_NOT_FOUND when there is no such row.
+ */
 int tm_store_step_operation(struct tm_store *s, const struct tm_uuid *id, enum tm_op_status status,
 			    uint32_t step, const char *step_name, const char *state,
 			    struct tm_error *err);
@@ -108,18 +125,29 @@ struct tm_event {
 };
 void tm_event_done(struct tm_event *e);
 
-/* Commits all of them in one transaction and fills each seq. */
+/*
+ * Commits all of them in one transaction and fills each seq (0 on failure). Within a begin of
+ * the caller the numbers are only good once that has been committed.
+ */
 int tm_store_append_events(struct tm_store *s, struct tm_event *events, size_t n,
 			   struct tm_error *err);
 
-/* Samples; @n of possibly different pools in one transaction without its own fsync. */
+/*
+ * Samples; @n of possibly different pools in one transaction without its own fsync: a crash of the
+ * daemon loses none, one of the machine may lose the newest. Those of a pool that is not there are dropped.
+ */
 struct tm_pool_sample {
 	struct tm_uuid pool;
 	struct tm_sample sample;
 };
 int tm_store_append_samples(struct tm_store *s, const struct tm_pool_sample *samples, size_t n,
 			    struct tm_error *err);
-/* Roll raw samples older than 24 h into minutes, minutes older than 30 d into hours, drop hours older than 2 y; events and finished operations older than @keep_events_usec. */
+/*
+ * Roll raw samples older than 24 h into minutes, minutes older than 30 d into hours, drop hours older than
+ * 2 y (730 d); drop events and finished operations older than @keep_events_usec. A bucket begins at a
+ * multiple of its width, has the values of the newest sample in it, the highest data use, the worst mode, and the
+ * sum of the counts. Many short transactions: whoever else writes waits for one pool's part at most.
+ */
 int tm_store_rollup(struct tm_store *s, uint64_t now_realtime_usec, uint64_t keep_events_usec,
 		    struct tm_error *err);
 
@@ -130,27 +158,32 @@ struct tm_event_filter {
 	const struct tm_uuid *pool;  /* NULL: any */
 	int type;		     /* enum tm_event_type or -1 */
 	enum tm_severity min_severity;
-	uint32_t limit;		     /* at most 1000 */
+	uint32_t limit;		     /* at most 1000; 0: as many */
 	bool newest_first;
 };
 int tm_store_read_events(struct tm_store_reader *r, const struct tm_event_filter *filter,
 			 struct tm_event **ret, size_t *ret_n, struct tm_error *err);
+/* The largest number ever given, also when its event is deleted by now; 0: none yet. */
 int tm_store_last_seq(struct tm_store_reader *r, uint64_t *ret, struct tm_error *err);
 
 struct tm_operation_filter {
 	const struct tm_uuid *pool; /* NULL: any */
 	int status;		    /* enum tm_op_status or -1 */
-	uint64_t before_usec;	    /* only made earlier (cursor); 0: open */
-	uint32_t limit;
+	uint64_t before_usec;	    /* only made earlier; 0: open */
+	uint32_t limit;		    /* at most 1000; 0: as many */
+	const struct tm_uuid *before; /* cursor: only those made before this operation; NULL: open */
 };
-/* Newest first. */
+/* Newest first, by the order they were recorded in. */
 int tm_store_read_operations(struct tm_store_reader *r, const struct tm_operation_filter *filter,
 			     struct tm_operation_record **ret, size_t *ret_n, struct tm_error *err);
 /* -ENOENT when there is none. */
 int tm_store_read_operation(struct tm_store_reader *r, const struct tm_uuid *id,
 			    struct tm_operation_record *ret, struct tm_error *err);
 
-/* Samples of a pool in [from, until), joined into buckets of @step_usec (0: as they are), oldest first, at most @limit. */
+/*
+ * Samples of a pool in [from, until), joined into buckets of @step_usec (0: as they are) in the manner
+ * of the roll-up, oldest first, at most @limit (at most 100000; 0: as many).
+ */
 int tm_store_read_samples(struct tm_store_reader *r, const struct tm_uuid *pool, uint64_t from_usec,
 			  uint64_t until_usec, uint64_t step_usec, uint32_t limit,
 			  struct tm_sample **ret, size_t *ret_n, struct tm_error *err);
