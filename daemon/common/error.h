@@ -29,7 +29,8 @@ struct tm_error {
  * tm_error_set - fill @err and return -errnum.
  *
  * @err may be NULL. When @err already has a code it is kept: the first report
- * is the cause. A detail that does not fit is cut. @errnum is a positive errno;
+ * is the cause. A detail that does not fit is cut; control characters and bytes that are not UTF-8
+ * are replaced, so that it can go into JSON and logs as it is. @errnum is a positive errno;
  * 0 returns -EIO so that a caller can always "return tm_error_set(...)".
  */
 int tm_error_set(struct tm_error *err, enum tm_error_code code, int errnum, const char *fmt, ...)
@@ -39,7 +40,7 @@ int tm_error_set(struct tm_error *err, enum tm_error_code code, int errnum, cons
 int tm_error_field(struct tm_error *err, enum tm_error_code code, const char *field,
 		   const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-/* Add what to do about it. Does nothing when @err is NULL. */
+/* Add what to do about it, unless something was said already. Does nothing when @err is NULL. */
 void tm_error_hint(struct tm_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

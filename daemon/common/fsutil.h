@@ -8,14 +8,15 @@
 #include <sys/types.h>
 
 /*
- * Read a whole regular or sysfs file of at most @limit bytes. *ret_text is NUL
- * terminated and the caller's to free. 0, -EFBIG, or the errno of open/read.
+ * Read a whole regular file (sysfs and procfs too) of at most @limit bytes. *ret_text is NUL
+ * terminated and the caller's to free; ret_len may be NULL. 0, -EFBIG, -EINVAL (not a file), or the errno of open/read.
  */
 int tm_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_len);
 
 /*
- * Replace @path with @len bytes of @text: written to a temporary beside it, fsynced,
- * renamed, directory fsynced, so that a crash leaves the old or the new file whole.
+ * Replace @path with @len bytes of @text: written to "<path>.tmp" under a lock on the directory,
+ * fsynced, renamed, directory fsynced, so that a crash leaves the old or the new file whole
+ * (and perhaps the temporary, which the next write replaces).
  * 0 or the negative errno of the step that failed (the temporary is removed).
  */
 int tm_write_file_atomic(const char *path, const void *text, size_t len, mode_t mode);

@@ -15,7 +15,7 @@ enum tm_change {
 	TM_CHANGE_OUT_OF_SPACE = 1 << 3,       /* entered out_of_data_space */
 	TM_CHANGE_NEEDS_CHECK = 1 << 4,	       /* flag newly set */
 	TM_CHANGE_NEEDS_CHECK_CLEARED = 1 << 5,
-	TM_CHANGE_SPACE_BACK = 1 << 6,	       /* left out_of_data_space */
+	TM_CHANGE_SPACE_BACK = 1 << 6,	       /* left out_of_data_space, into whatever mode */
 	TM_CHANGE_TRANSACTION = 1 << 7,
 	TM_CHANGE_DATA_SIZE = 1 << 8,
 	TM_CHANGE_METADATA_SIZE = 1 << 9,
@@ -24,6 +24,7 @@ enum tm_change {
 
 /*
  * @before may be NULL (first look): then levels count as changes from a healthy pool.
+ * Of a failed pool only the mode is known. The metadata's mark is the kernel's own.
  * Marks are in blocks of their space. Returns a set of enum tm_change.
  */
 unsigned int tm_derive(const struct tm_thin_pool_status *before, uint64_t low_water_before,

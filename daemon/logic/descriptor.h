@@ -6,7 +6,8 @@
  * { "thinmgr": 1, "pool": { "id", "name", "block_size", ..., "policy": {...}, "transaction_id" },
  *   "volumes": [ { "id", "name", "dev_id", "size", "origin", ... } ], "checksum": "crc32c:xxxxxxxx" }
  *
- * The checksum covers the canonical (sorted, compact) text of the object without it.
+ * The checksum (CRC-32C as in RFC 3720) covers the canonical (sorted, compact) text of the object
+ * without it. Times are kept to the millisecond.
  */
 #ifndef TM_LOGIC_DESCRIPTOR_H
 #define TM_LOGIC_DESCRIPTOR_H
@@ -26,7 +27,10 @@ struct tm_descriptor {
 
 void tm_descriptor_done(struct tm_descriptor *d);
 
-/* *ret_text is the caller's to free. 0 or -ENOMEM. */
+/*
+ * *ret_text is the caller's to free. An origin that is no longer among the volumes is written as null.
+ * 0, -ENOMEM, or -EFBIG past TM_DESCRIPTOR_LIMIT.
+ */
 int tm_descriptor_format(const struct tm_descriptor *d, char **ret_text, size_t *ret_len);
 
 /*

@@ -9,9 +9,15 @@
  * from the kernel's event to the larger table being live, and arm time what it
  * takes to put the next step's space under the data device.
  *
- * The step: max(step_percent of the size, step_min_bytes, rate * 5 s,
- * what leaves twice the mark free afterwards), whole blocks, cut to the maximum and to
- * what the backing has.
+ * The step: max(step_percent of the size, step_min_bytes, rate * 5 s but at most the size,
+ * what leaves the target free afterwards), whole blocks, cut to the maximum and to
+ * what the backing has. The target lies well above the mark, so that an idle pool is
+ * never extended twice: twice the mark's rate and kernel parts, its percentage plus
+ * an eighth of the size (twice it when arm_only_near), at most 5/8 of the size (3/4).
+ *
+ * What is armed goes first: when the reserve is smaller than the step, but leaves
+ * more than the mark free, or when waiting for the backing could outlast what is free, the
+ * plan takes the reserve alone.
  *
  * Levels decide, never edges: a pool exactly at its mark is extended.
  */
@@ -32,6 +38,8 @@ struct tm_extend_input {
 	uint64_t rate_bytes_per_sec; /* fastest recent growth; 0 when unknown */
 	uint64_t reaction_usec;	 /* slowest recent event-to-live; 0: use the default of 200 ms */
 	uint64_t arm_usec;	 /* slowest recent arming; 0: use the default of 500 ms */
+	bool arm_only_near;	 /* metadata: any resume takes all that is armed into use, so arm only
+				  * when less than the target is free */
 	bool frozen;		 /* read-only, fail or needs_check: the kernel would not grow it */
 };
 
@@ -61,6 +69,7 @@ void tm_extend_decide(const struct tm_extend_input *in, struct tm_extend_plan *r
  * observation of used bytes with its monotonic time; time running backwards or a
  * shrinking use only moves the base. Intervals under 1 ms are joined to the next.
  */
+#define TM_RATE_HALF_LIFE_USEC ((uint64_t)600 * 1000000)
 struct tm_rate {
 	uint64_t last_usec, last_used_bytes;
 	uint64_t peak_bytes_per_sec, peak_usec;

@@ -28,6 +28,7 @@ struct tm_superblock {
 /* @block holds TM_SUPERBLOCK_SIZE bytes. 0, -EBADMSG (magic or checksum), -EPROTONOSUPPORT (version or incompat flags). */
 int tm_superblock_parse(const void *block, struct tm_superblock *ret);
 
+/* CRC-32C without inversions, as the kernel's crc32c(): the usual one is ~tm_crc32c(~0, ...). */
 uint32_t tm_crc32c(uint32_t seed, const void *data, size_t len);
 
 #endif
