@@ -113,8 +113,8 @@ lint: ## clang-format, clang-tidy, cppcheck, and the project's own rules
 	@mk/lint
 
 .PHONY: format
-format: ## Let clang-format rewrite the C sources
-	@git ls-files -z '*.c' '*.h' | xargs -0 -r clang-format -i
+format: ## Let clang-format rewrite the C sources, or those of F=
+	@git ls-files -z -- $(or $(F),'*.c' '*.h') | xargs -0 -r clang-format -i
 
 .PHONY: vm-check
 vm-check: ## Cases on a real kernel in a VM; SUITE=bookworm|trixie T=name KEEP=1
