@@ -12,10 +12,11 @@
 
 void tm_db_hint_damaged(const struct tm_db *db, struct tm_error *err)
 {
-	tm_error_hint(err,
-		      "Stop thinmgrd, move %s and its -wal and -shm files aside, start it again and "
-		      "bring the pools back with \"thinmgr pool import\".",
-		      db->path);
+	tm_error_hint(
+		err,
+		"Stop thinmgrd, move %s and its -wal and -shm files aside, start it again and "
+		"bring the pools back with \"thinmgr pool import\".",
+		db->path);
 }
 
 /* What the file system said, where SQLite only says that something failed. */
@@ -129,7 +130,7 @@ static int configure(struct tm_db *db, bool write, struct tm_error *err)
 		int option, value;
 	} options[] = {
 		{ SQLITE_DBCONFIG_DEFENSIVE, 1 },      { SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 },
-		{ SQLITE_DBCONFIG_DQS_DML, 0 },	       { SQLITE_DBCONFIG_DQS_DDL, 0 },
+		{ SQLITE_DBCONFIG_DQS_DML, 0 },        { SQLITE_DBCONFIG_DQS_DDL, 0 },
 		{ SQLITE_DBCONFIG_ENABLE_TRIGGER, 1 }, { SQLITE_DBCONFIG_ENABLE_FKEY, 1 },
 	};
 	int rc;
@@ -283,8 +284,8 @@ void tm_query_damaged(struct tm_query *q, const char *column, const char *value)
 	if (q->failed)
 		return;
 	q->failed = tm_error_set(q->err, TM_ERR_STORE, EBADMSG,
-				 "cannot %s in %s: unexpected value \"%.64s\" in column %s", q->what,
-				 q->db->path, value ? value : "(null)", column);
+				 "cannot %s in %s: unexpected value \"%.64s\" in column %s",
+				 q->what, q->db->path, value ? value : "(null)", column);
 	tm_db_hint_damaged(q->db, q->err);
 }
 

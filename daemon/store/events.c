@@ -120,7 +120,8 @@ int tm_store_read_events(struct tm_store_reader *r, const struct tm_event_filter
 		       " message, data FROM events WHERE seq > ?%s%s%s%s%s ORDER BY seq%s LIMIT ?",
 		       filter->since_usec ? " AND time_usec >= ?" : "",
 		       filter->until_usec ? " AND time_usec < ?" : "",
-		       filter->pool ? " AND pool = ?" : "", filter->type >= 0 ? " AND type = ?" : "",
+		       filter->pool ? " AND pool = ?" : "",
+		       filter->type >= 0 ? " AND type = ?" : "",
 		       filter->min_severity > TM_SEV_INFO ? " AND severity >= ?" : "",
 		       filter->newest_first ? " DESC" : "");
 	rc = tm_query_begin(&q, &r->db, sql, "read the events", err);

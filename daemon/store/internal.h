@@ -17,7 +17,7 @@
 #include "logic/model.h"
 #include "store/store.h"
 
-#define TM_STORE_FILE "state.db"
+#define TM_STORE_FILE      "state.db"
 #define TM_STORE_BUSY_MSEC 10000
 #define TM_STORE_LIMIT_MAX 1000
 
@@ -32,8 +32,8 @@ struct tm_store {
 	struct tm_db db;
 	pthread_mutex_t mutex; /* recursive: held once for each level of begin */
 	unsigned int depth;    /* levels of begin; only read or written with the mutex held */
-	bool doomed;	       /* rolled back inside; the outer levels can only roll back too */
-	bool relaxed;	       /* the connection is at synchronous=NORMAL now */
+	bool doomed;           /* rolled back inside; the outer levels can only roll back too */
+	bool relaxed;          /* the connection is at synchronous=NORMAL now */
 };
 
 struct tm_store_reader {
@@ -62,7 +62,7 @@ struct tm_query {
 	const char *what; /* completes "cannot ..." */
 	struct tm_error *err;
 	int parameter, column; /* next one */
-	int failed;	       /* 0 or negative errno */
+	int failed;            /* 0 or negative errno */
 };
 int tm_query_begin(struct tm_query *q, struct tm_db *db, const char *sql, const char *what,
 		   struct tm_error *err);
@@ -114,7 +114,8 @@ int tm_schema_version(void);
 
 /* As tm_store_begin, for data that may be lost with the machine's power: no fsync at commit. */
 int tm_store_begin_relaxed(struct tm_store *s, struct tm_error *err);
-/* Ends what begin began: commits when @r is 0, else rolls back. Returns @r or the commit's error. */
+/* Ends what begin began: commits when @r is 0, else rolls back. Returns @r or the commit's error.
+ */
 int tm_store_end(struct tm_store *s, int r, struct tm_error *err);
 
 /* Parts of tm_store_rollup; each in transactions of its own that are short. */

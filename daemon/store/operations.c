@@ -12,7 +12,7 @@
 
 static const char *const status_names[] = {
 	[TM_OP_QUEUED] = "queued", [TM_OP_RUNNING] = "running", [TM_OP_UNDOING] = "undoing",
-	[TM_OP_DONE] = "done",	   [TM_OP_FAILED] = "failed",
+	[TM_OP_DONE] = "done",     [TM_OP_FAILED] = "failed",
 };
 
 const char *tm_op_status_name(enum tm_op_status status)
@@ -28,9 +28,9 @@ void tm_operation_record_done(struct tm_operation_record *r)
 	r->idempotency_key = NULL;
 }
 
-#define OPERATION_COLUMNS                                                                   \
-	"id, kind, pool, pool_name, volume_name, status, step, n_steps, step_name, state,"  \
-	" error, error_errno, error_field, error_detail, error_hint, created_usec,"         \
+#define OPERATION_COLUMNS                                                                  \
+	"id, kind, pool, pool_name, volume_name, status, step, n_steps, step_name, state," \
+	" error, error_errno, error_field, error_detail, error_hint, created_usec,"        \
 	" started_usec, finished_usec, idempotency_key"
 
 static const char sql_put_operation[] =
@@ -215,15 +215,13 @@ int tm_store_read_operations(struct tm_store_reader *r, const struct tm_operatio
 
 	if (limit == 0 || limit > TM_STORE_LIMIT_MAX)
 		limit = TM_STORE_LIMIT_MAX;
-	(void)snprintf(sql, sizeof(sql),
-		       "SELECT " OPERATION_COLUMNS " FROM operations WHERE true%s%s%s%s"
-		       " ORDER BY number DESC LIMIT ?",
-		       filter->pool ? " AND pool = ?" : "",
-		       filter->status >= 0 ? " AND status = ?" : "",
-		       filter->before_usec ? " AND created_usec < ?" : "",
-		       filter->before ?
-			       " AND number < (SELECT number FROM operations WHERE id = ?)" :
-			       "");
+	(void)snprintf(
+		sql, sizeof(sql),
+		"SELECT " OPERATION_COLUMNS " FROM operations WHERE true%s%s%s%s"
+		" ORDER BY number DESC LIMIT ?",
+		filter->pool ? " AND pool = ?" : "", filter->status >= 0 ? " AND status = ?" : "",
+		filter->before_usec ? " AND created_usec < ?" : "",
+		filter->before ? " AND number < (SELECT number FROM operations WHERE id = ?)" : "");
 	rc = tm_query_begin(&q, &r->db, sql, "read the operations", err);
 	if (rc < 0)
 		return rc;
@@ -246,8 +244,7 @@ int tm_store_read_operation(struct tm_store_reader *r, const struct tm_uuid *id,
 	struct tm_operation_record o = { 0 };
 	int rc;
 
-	rc = tm_query_begin(&q, &r->db,
-			    "SELECT " OPERATION_COLUMNS " FROM operations WHERE id = ?",
+	rc = tm_query_begin(&q, &r->db, "SELECT " OPERATION_COLUMNS " FROM operations WHERE id = ?",
 			    "read an operation", err);
 	if (rc < 0)
 		return rc;

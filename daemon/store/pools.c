@@ -46,13 +46,13 @@ static void get_policy(struct tm_query *q, struct tm_extend_policy *p)
 }
 
 /* One order for writing and reading. */
-#define POOL_COLUMNS                                                                          \
-	"id, name, backing, directory, sparse, block_bytes, zeroing, discard,"                \
-	" discard_passdown, when_full, data_bytes, data_reserve_bytes, metadata_bytes,"       \
-	" metadata_reserve_bytes, low_water_bytes, transaction_id, next_dev_id, active,"      \
-	" data_extend, data_low_water_percent, data_step_percent, data_step_min_bytes,"       \
-	" data_maximum_bytes, metadata_extend, metadata_low_water_percent,"                   \
-	" metadata_step_percent, metadata_step_min_bytes, metadata_maximum_bytes,"            \
+#define POOL_COLUMNS                                                                     \
+	"id, name, backing, directory, sparse, block_bytes, zeroing, discard,"           \
+	" discard_passdown, when_full, data_bytes, data_reserve_bytes, metadata_bytes,"  \
+	" metadata_reserve_bytes, low_water_bytes, transaction_id, next_dev_id, active," \
+	" data_extend, data_low_water_percent, data_step_percent, data_step_min_bytes,"  \
+	" data_maximum_bytes, metadata_extend, metadata_low_water_percent,"              \
+	" metadata_step_percent, metadata_step_min_bytes, metadata_maximum_bytes,"       \
 	" activate_at_start, sample_seconds, created_usec"
 
 /* The sizes and the mark of a row that exists belong to tm_store_set_sizes. */

@@ -16,9 +16,9 @@
 #define HOUR_USEC   (60 * MINUTE_USEC)
 #define DAY_USEC    (24 * HOUR_USEC)
 
-#define KEEP_RAW_USEC	 DAY_USEC
+#define KEEP_RAW_USEC    DAY_USEC
 #define KEEP_MINUTE_USEC (30 * DAY_USEC)
-#define KEEP_HOUR_USEC	 (2 * 365 * DAY_USEC)
+#define KEEP_HOUR_USEC   (2 * 365 * DAY_USEC)
 
 /* Most samples one read gives when the caller sets no limit. */
 #define READ_MAX 100000
@@ -30,7 +30,7 @@
 
 struct bucket {
 	struct tm_sample sample; /* time_usec: where the bucket begins */
-	uint64_t last_usec;	 /* of the newest sample in it */
+	uint64_t last_usec;      /* of the newest sample in it */
 	bool used;
 };
 
@@ -52,13 +52,13 @@ static void bucket_add(struct bucket *b, uint64_t begin_usec, const struct tm_sa
 	}
 	b->sample.time_usec = begin_usec;
 	b->sample.count = s->count > UINT32_MAX - count ? UINT32_MAX : s->count + count;
-	b->sample.data_used_max_bytes =
-		s->data_used_max_bytes > highest ? s->data_used_max_bytes : highest;
+	b->sample.data_used_max_bytes = s->data_used_max_bytes > highest ? s->data_used_max_bytes
+									 : highest;
 	b->sample.mode = s->mode > worst ? s->mode : worst;
 	b->used = true;
 }
 
-#define SAMPLE_COLUMNS                                                              \
+#define SAMPLE_COLUMNS                                                               \
 	"time_usec, last_usec, data_used, data_used_max, data_total, metadata_used," \
 	" metadata_total, mode, count"
 
@@ -175,9 +175,10 @@ static int delete_samples(struct tm_store *s, uint64_t pool, uint64_t resolution
 	tm_auto_query struct tm_query q = { 0 };
 	int r;
 
-	r = tm_query_begin(&q, &s->db,
-			   "DELETE FROM samples WHERE pool = ? AND resolution = ? AND time_usec < ?",
-			   "delete old samples", err);
+	r = tm_query_begin(
+		&q, &s->db,
+		"DELETE FROM samples WHERE pool = ? AND resolution = ? AND time_usec < ?",
+		"delete old samples", err);
 	if (r < 0)
 		return r;
 	tm_bind_u64(&q, pool);
@@ -199,10 +200,11 @@ static int move_samples(struct tm_store *s, uint64_t pool, uint64_t from, uint64
 	bool any = false;
 	int r;
 
-	r = tm_query_begin(&q, &s->db,
-			   "SELECT " SAMPLE_COLUMNS " FROM samples"
-			   " WHERE pool = ? AND resolution = ? AND time_usec < ? ORDER BY time_usec",
-			   "read old samples", err);
+	r = tm_query_begin(
+		&q, &s->db,
+		"SELECT " SAMPLE_COLUMNS " FROM samples"
+		" WHERE pool = ? AND resolution = ? AND time_usec < ? ORDER BY time_usec",
+		"read old samples", err);
 	if (r < 0)
 		return r;
 	tm_bind_u64(&q, pool);
@@ -291,9 +293,9 @@ int tm_store_rollup_samples(struct tm_store *s, uint64_t now_usec, struct tm_err
 }
 
 /* The three resolutions in one order of time; each part comes ordered out of the table. */
-#define PART(resolution)                                                  \
-	"SELECT " SAMPLE_COLUMNS " FROM samples"                          \
-	" WHERE pool = (SELECT key FROM pools WHERE id = ?1)"             \
+#define PART(resolution)                                      \
+	"SELECT " SAMPLE_COLUMNS " FROM samples"              \
+	" WHERE pool = (SELECT key FROM pools WHERE id = ?1)" \
 	" AND resolution = " #resolution " AND time_usec >= ?2 AND time_usec < ?3"
 
 static const char sql_read_samples[] =

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The state database: SQLite, WAL. All SQL is in daemon/store/. State (pools, volumes, operations) is
- * committed with synchronous=FULL before a call returns; samples are batched.
+ * The state database: SQLite, WAL. All SQL is in daemon/store/. State (pools, volumes, operations)
+ * is committed with synchronous=FULL before a call returns; samples are batched.
  *
  * struct tm_store is the one writer, safe from any thread (a mutex inside; a call may wait for
  * an fsync, so never from the main loop after start-up). struct tm_store_reader is a
  * read-only connection for one thread at a time, which never waits for the writer.
  *
- * Errors: TM_ERR_STORE with SQLite's own words and -EIO, or where the cause is known -ENOSPC (full disk),
- * -EROFS, -EBADMSG (damaged), -EBUSY (another program holds the file for 10 s), -EACCES; TM_ERR_NO_MEMORY.
- * Every uint64_t comes back as it went in; times are cut to 2^63-1. An empty result is NULL and 0.
+ * Errors: TM_ERR_STORE with SQLite's own words and -EIO, or where the cause is known -ENOSPC (full
+ * disk), -EROFS, -EBADMSG (damaged), -EBUSY (another program holds the file for 10 s), -EACCES;
+ * TM_ERR_NO_MEMORY. Every uint64_t comes back as it went in; times are cut to 2^63-1. An empty
+ * result is NULL and 0.
  */
 #ifndef TM_STORE_STORE_H
 #define TM_STORE_STORE_H
@@ -25,9 +26,9 @@ struct tm_store;
 struct tm_store_reader;
 
 /*
- * Opens or makes DIR/state.db (0600), migrates forward. A newer schema than ours is refused (-EPROTO), as is a
- * damaged file (-EBADMSG) and another program's database (-EINVAL), each with what to do. The samples are not
- * searched for damage here: their number could hold up the start.
+ * Opens or makes DIR/state.db (0600), migrates forward. A newer schema than ours is refused
+ * (-EPROTO), as is a damaged file (-EBADMSG) and another program's database (-EINVAL), each with
+ * what to do. The samples are not searched for damage here: their number could hold up the start.
  */
 int tm_store_new(const char *directory, struct tm_store **ret, struct tm_error *err);
 struct tm_store *tm_store_free(struct tm_store *store);
@@ -37,20 +38,22 @@ struct tm_store_reader *tm_store_reader_free(struct tm_store_reader *reader);
 
 /*
  * Several changes as one: everything this thread calls between begin and commit lands
- * together or not at all. Holds the writer; keep it short. Roll back on any error: every changing function
- * that fails has rolled back all of it already (-ECANCELED from whatever follows), and
- * commit fails then. Commit ends the hold whether it succeeds or not; a rollback after that does nothing.
- * Both nest: only the outermost commit writes.
+ * together or not at all. Holds the writer; keep it short. Roll back on any error: every changing
+ * function that fails has rolled back all of it already (-ECANCELED from whatever follows), and
+ * commit fails then. Commit ends the hold whether it succeeds or not; a rollback after that does
+ * nothing. Both nest: only the outermost commit writes.
  */
 int tm_store_begin(struct tm_store *s, struct tm_error *err);
 int tm_store_commit(struct tm_store *s, struct tm_error *err);
 void tm_store_rollback(struct tm_store *s);
 
-/* Pools and volumes: insert or replace by id; -EEXIST with TM_ERR_EXISTS for a name in use by another. */
+/* Pools and volumes: insert or replace by id; -EEXIST with TM_ERR_EXISTS for a name in use by
+ * another. */
 int tm_store_put_pool(struct tm_store *s, const struct tm_pool_record *pool, struct tm_error *err);
 /* And its volumes and samples; not its events and operations. One that is not there is no error. */
 int tm_store_delete_pool(struct tm_store *s, const struct tm_uuid *pool, struct tm_error *err);
-/* -ENOENT with TM_ERR_NOT_FOUND when the pool is not there; -EEXIST as above, names within the pool. */
+/* -ENOENT with TM_ERR_NOT_FOUND when the pool is not there; -EEXIST as above, names within the
+ * pool. */
 int tm_store_put_volume(struct tm_store *s, const struct tm_uuid *pool,
 			const struct tm_volume_record *volume, struct tm_error *err);
 /* One that is not there is no error. */
@@ -58,7 +61,8 @@ int tm_store_delete_volume(struct tm_store *s, const struct tm_uuid *volume, str
 
 /*
  * Only the sizes and the mark: what the extension path changes beside running operations, so that
- * neither overwrites what the other wrote. tm_store_put_pool does NOT touch these on an existing row.
+ * neither overwrites what the other wrote. tm_store_put_pool does NOT touch these on an existing
+ * row.
  */
 struct tm_pool_sizes {
 	uint64_t data_bytes, data_reserve_bytes, metadata_bytes, metadata_reserve_bytes;
@@ -79,19 +83,20 @@ int tm_store_load_pool(struct tm_store *s, const struct tm_uuid *pool, struct tm
 
 /* Operations: the journal. */
 enum tm_op_status { TM_OP_QUEUED, TM_OP_RUNNING, TM_OP_UNDOING, TM_OP_DONE, TM_OP_FAILED };
-const char *tm_op_status_name(enum tm_op_status status); /* "queued", "running", "undoing", "done", "failed" */
+const char *tm_op_status_name(
+	enum tm_op_status status); /* "queued", "running", "undoing", "done", "failed" */
 
 struct tm_operation_record {
 	struct tm_uuid id;
-	char kind[32];		    /* "volume-create" */
-	struct tm_uuid pool;	    /* "" when none yet */
+	char kind[32];       /* "volume-create" */
+	struct tm_uuid pool; /* "" when none yet */
 	char pool_name[TM_NAME_MAX + 1];
 	char volume_name[TM_NAME_MAX + 1]; /* "" when none */
 	enum tm_op_status status;
-	uint32_t step, n_steps;	    /* step about to be, being, or last done */
+	uint32_t step, n_steps; /* step about to be, being, or last done */
 	char step_name[32];
-	char *state;		    /* JSON text that the steps need after a restart; owned */
-	struct tm_error error;	    /* of a failed one */
+	char *state;           /* JSON text that the steps need after a restart; owned */
+	struct tm_error error; /* of a failed one */
 	uint64_t created_usec, started_usec, finished_usec;
 	char *idempotency_key; /* NULL; later */
 };
@@ -101,13 +106,14 @@ void tm_operation_record_done(struct tm_operation_record *r);
 int tm_store_put_operation(struct tm_store *s, const struct tm_operation_record *r,
 			   struct tm_error *err);
 /*
- * The cheap form between steps: status, step, name and state (NULL: as it is) of an existing row, one
- * fsync. -ENOENT with TM_ERR_NOT_FOUND when there is no such row.
+ * The cheap form between steps: status, step, name and state (NULL: as it is) of an existing row,
+ * one fsync. -ENOENT with TM_ERR_NOT_FOUND when there is no such row.
  */
 int tm_store_step_operation(struct tm_store *s, const struct tm_uuid *id, enum tm_op_status status,
 			    uint32_t step, const char *step_name, const char *state,
 			    struct tm_error *err);
-/* Those that were queued, running or undoing, in the order they were made. Free each and the array. */
+/* Those that were queued, running or undoing, in the order they were made. Free each and the array.
+ */
 int tm_store_load_unfinished(struct tm_store *s, struct tm_operation_record **ret, size_t *ret_n,
 			     struct tm_error *err);
 
@@ -121,7 +127,7 @@ struct tm_event {
 	char volume_name[TM_NAME_MAX + 1];
 	char operation[37];
 	char message[256]; /* one sentence for people */
-	char *data;	   /* JSON object text with the figures, or NULL; owned */
+	char *data;        /* JSON object text with the figures, or NULL; owned */
 };
 void tm_event_done(struct tm_event *e);
 
@@ -134,7 +140,8 @@ int tm_store_append_events(struct tm_store *s, struct tm_event *events, size_t n
 
 /*
  * Samples; @n of possibly different pools in one transaction without its own fsync: a crash of the
- * daemon loses none, one of the machine may lose the newest. Those of a pool that is not there are dropped.
+ * daemon loses none, one of the machine may lose the newest. Those of a pool that is not there are
+ * dropped.
  */
 struct tm_pool_sample {
 	struct tm_uuid pool;
@@ -143,22 +150,23 @@ struct tm_pool_sample {
 int tm_store_append_samples(struct tm_store *s, const struct tm_pool_sample *samples, size_t n,
 			    struct tm_error *err);
 /*
- * Roll raw samples older than 24 h into minutes, minutes older than 30 d into hours, drop hours older than
- * 2 y (730 d); drop events and finished operations older than @keep_events_usec. A bucket begins at a
- * multiple of its width, has the values of the newest sample in it, the highest data use, the worst mode, and the
- * sum of the counts. Many short transactions: whoever else writes waits for one pool's part at most.
+ * Roll raw samples older than 24 h into minutes, minutes older than 30 d into hours, drop hours
+ * older than 2 y (730 d); drop events and finished operations older than @keep_events_usec. A
+ * bucket begins at a multiple of its width, has the values of the newest sample in it, the highest
+ * data use, the worst mode, and the sum of the counts. Many short transactions: whoever else writes
+ * waits for one pool's part at most.
  */
 int tm_store_rollup(struct tm_store *s, uint64_t now_realtime_usec, uint64_t keep_events_usec,
 		    struct tm_error *err);
 
 /* Reading, from a reader. Arrays are the caller's to free (each element with its _done). */
 struct tm_event_filter {
-	uint64_t after_seq;	     /* only larger numbers */
+	uint64_t after_seq;              /* only larger numbers */
 	uint64_t since_usec, until_usec; /* 0: open */
-	const struct tm_uuid *pool;  /* NULL: any */
-	int type;		     /* enum tm_event_type or -1 */
+	const struct tm_uuid *pool;      /* NULL: any */
+	int type;                        /* enum tm_event_type or -1 */
 	enum tm_severity min_severity;
-	uint32_t limit;		     /* at most 1000; 0: as many */
+	uint32_t limit; /* at most 1000; 0: as many */
 	bool newest_first;
 };
 int tm_store_read_events(struct tm_store_reader *r, const struct tm_event_filter *filter,
@@ -168,10 +176,11 @@ int tm_store_last_seq(struct tm_store_reader *r, uint64_t *ret, struct tm_error 
 
 struct tm_operation_filter {
 	const struct tm_uuid *pool; /* NULL: any */
-	int status;		    /* enum tm_op_status or -1 */
-	uint64_t before_usec;	    /* only made earlier; 0: open */
-	uint32_t limit;		    /* at most 1000; 0: as many */
-	const struct tm_uuid *before; /* cursor: only those made before this operation; NULL: open */
+	int status;                 /* enum tm_op_status or -1 */
+	uint64_t before_usec;       /* only made earlier; 0: open */
+	uint32_t limit;             /* at most 1000; 0: as many */
+	const struct tm_uuid
+		*before; /* cursor: only those made before this operation; NULL: open */
 };
 /* Newest first, by the order they were recorded in. */
 int tm_store_read_operations(struct tm_store_reader *r, const struct tm_operation_filter *filter,
@@ -181,8 +190,8 @@ int tm_store_read_operation(struct tm_store_reader *r, const struct tm_uuid *id,
 			    struct tm_operation_record *ret, struct tm_error *err);
 
 /*
- * Samples of a pool in [from, until), joined into buckets of @step_usec (0: as they are) in the manner
- * of the roll-up, oldest first, at most @limit (at most 100000; 0: as many).
+ * Samples of a pool in [from, until), joined into buckets of @step_usec (0: as they are) in the
+ * manner of the roll-up, oldest first, at most @limit (at most 100000; 0: as many).
  */
 int tm_store_read_samples(struct tm_store_reader *r, const struct tm_uuid *pool, uint64_t from_usec,
 			  uint64_t until_usec, uint64_t step_usec, uint32_t limit,
