@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Operations on a whole pool. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "core/internal.h"
+#include "core/op-types.h"
+#include "logic/descriptor.h"
+
+/* ---- steps that several operations share ---- */
+
+int tm_step_check_metadata(struct tm_op *op, struct tm_error *err)
+{
+	int r;
+
+	if (!op->activate)
+		return 0;
+	r = tm_parts_check_metadata(op->core, &op->pool, err);
+	if (r < 0)
+		return r;
+	return tm_parts_learn_sizes(&op->pool, err);
+}
+
+int tm_step_attach(struct tm_op *op, struct tm_error *err)
+{
+	if (!op->activate)
+		return 0;
+	return tm_parts_attach(op->core, &op->pool, &op->direct_io, err);
+}
+
+int tm_step_attach_undo(struct tm_op *op, struct tm_error *err)
+{
+	return tm_parts_detach(op->core, &op->pool, err);
+}
+
+int tm_step_start_pool(struct tm_op *op, struct tm_error *err)
+{
+	struct tm_thin_pool_status status;
+	int r;
+
+	if (!op->activate)
+		return 0;
+	r = tm_parts_start_pool(op->core, &op->pool, err);
+	if (r < 0)
+		return r;
+	r = tm_parts_status(op->core, op->pool.name, &status, NULL, err);
+	if (r < 0)
+		return r;
+	if (status.transaction_id != op->pool.transaction_id) {
+		r = tm_error_set(err, TM_ERR_WRONG_STATE, ESTALE,
+				 "The metadata of pool %s is at transaction %" PRIu64
+				 ", the record at %" PRIu64 ": they do not belong together.",
+				 op->pool.name, status.transaction_id, op->pool.transaction_id);
+		tm_error_hint(err, "Nothing was changed. Bring back the metadata or the record that fits.");
+		return r;
+	}
+	return 0;
+}
+
+int tm_step_start_pool_undo(struct tm_op *op, struct tm_error *err)
+{
+	return tm_parts_remove_pool(op->core, &op->pool, err);
+}
+
+int tm_step_activate_volumes(struct tm_op *op, struct tm_error *err)
+{
+	for (size_t i = 0; op->activate && i < op->n_volumes; i++) {
+		int r;
+
+		if (!op->volumes[i].active)
+			continue;
+		r = tm_parts_activate_volume(op->core, &op->pool, &op->volumes[i], err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int tm_step_activate_volumes_undo(struct tm_op *op, struct tm_error *err)
+{
+	int first = 0;
+
+	for (size_t i = 0; i < op->n_volumes; i++) {
+		int r = tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i],
+						   first ? NULL : err);
+
+		if (r < 0 && !first)
+			first = r;
+	}
+	return first;
+}
+
+int tm_step_deactivate_volumes(struct tm_op *op, struct tm_error *err)
+{
+	/* All or none: say who is busy before the first is touched. */
+	for (size_t i = 0; i < op->n_volumes; i++) {
+		struct tm_dm_info info;
+		int r = tm_parts_ours(op->core, &op->pool, TM_ROLE_VOLUME, &op->volumes[i], &info, NULL);
+
+		if (r > 0 && info.open_count > 0)
+			return tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i], err);
+	}
+	for (size_t i = 0; i < op->n_volumes; i++) {
+		int r = tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i], err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int tm_step_deactivate_volumes_undo(struct tm_op *op, struct tm_error *err)
+{
+	struct tm_dm_info info;
+	int r;
+
+	/* After a restart there may be no pool to put them back on: activation at start does it. */
+	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_POOL, NULL, &info, err);
+	if (r <= 0)
+		return r;
+	for (size_t i = 0; op->pool_was_active && i < op->n_volumes; i++) {
+		if (!op->volumes[i].active)
+			continue;
+		r = tm_parts_activate_volume(op->core, &op->pool, &op->volumes[i], err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int tm_step_stop_pool(struct tm_op *op, struct tm_error *err)
+{
+	return tm_parts_remove_pool(op->core, &op->pool, err);
+}
+
+int tm_step_stop_pool_undo(struct tm_op *op, struct tm_error *err)
+{
+	int r;
+
+	if (!op->pool_was_active)
+		return 0;
+	r = tm_parts_attach(op->core, &op->pool, NULL, err);
+	if (r < 0)
+		return r;
+	return tm_parts_start_pool(op->core, &op->pool, err);
+}
+
+int tm_step_write_descriptor(struct tm_op *op, struct tm_error *err)
+{
+	return tm_parts_write_descriptor(op->core, &op->pool.id, err);
+}
+
+static void sizes_of(const struct tm_pool_record *pool, struct tm_pool_sizes *ret)
+{
+	*ret = (struct tm_pool_sizes){
+		.data_bytes = pool->data_bytes,
+		.data_reserve_bytes = pool->data_reserve_bytes,
+		.metadata_bytes = pool->metadata_bytes,
+		.metadata_reserve_bytes = pool->metadata_reserve_bytes,
+		.low_water_bytes = pool->low_water_bytes,
+	};
+}
+
+static int record_pool(struct tm_op *op, struct tm_error *err)
+{
+	struct tm_pool_sizes sizes;
+	int r;
+
+	r = tm_store_put_pool(op->core->store, &op->pool, err);
+	if (r < 0)
+		return r;
+	sizes_of(&op->pool, &sizes);
+	return tm_store_set_sizes(op->core->store, &op->pool.id, &sizes, err);
+}
+
+/* ---- create ---- */
+
+/*
+ * A file that says which unfinished pool a directory belongs to: what undoing may delete is
+ * decided by it, so that a directory that turned out to be somebody's is left alone.
+ */
+static void claim_path(char buf[TM_PATH_SIZE + 64], const struct tm_pool_record *pool)
+{
+	(void)snprintf(buf, TM_PATH_SIZE + 64, "%s/creating.%s", pool->directory, pool->id.text);
+}
+
+static int create_claim(struct tm_op *op, struct tm_error *err)
+{
+	char path[TM_PATH_SIZE + 64];
+	int r;
+
+	r = tm_backing_probe(&op->pool, err);
+	if (r < 0)
+		return r;
+	r = tm_backing_create_dir(&op->pool, err);
+	if (r < 0)
+		return r;
+	claim_path(path, &op->pool);
+	r = tm_write_file_atomic(path, "", 0, 0600);
+	if (r < 0)
+		return tm_error_set(err, TM_ERR_IO, -r, "Cannot write in %s: %s.", op->pool.directory,
+				    strerror(-r));
+	return 0;
+}
+
+static int create_claim_undo(struct tm_op *op, struct tm_error *err)
+{
+	char path[TM_PATH_SIZE + 64];
+	int r;
+
+	claim_path(path, &op->pool);
+	if (access(path, F_OK) == 0) {
+		r = tm_backing_destroy(&op->pool, err);
+		if (r < 0)
+			return r;
+		if (unlink(path) < 0 && errno != ENOENT)
+			return tm_error_set(err, TM_ERR_IO, errno, "Cannot delete %s: %s.", path,
+					    strerror(errno));
+	}
+	(void)rmdir(op->pool.directory); /* only works when it is empty */
+	return 0;
+}
+
+static int create_data(struct tm_op *op, struct tm_error *err)
+{
+	return tm_backing_create_part(&op->pool, TM_PART_DATA,
+				      op->pool.data_bytes + op->pool.data_reserve_bytes, err);
+}
+
+static int create_metadata(struct tm_op *op, struct tm_error *err)
+{
+	return tm_backing_create_part(&op->pool, TM_PART_METADATA, op->pool.metadata_bytes, err);
+}
+
+static int create_record(struct tm_op *op, struct tm_error *err)
+{
+	op->pool.active = op->activate;
+	return record_pool(op, err);
+}
+
+static int create_finish(struct tm_op *op, struct tm_error *err)
+{
+	char path[TM_PATH_SIZE + 64];
+	int r;
+
+	r = tm_parts_write_descriptor(op->core, &op->pool.id, err);
+	if (r < 0)
+		return r;
+	claim_path(path, &op->pool);
+	if (unlink(path) < 0 && errno != ENOENT)
+		return tm_error_set(err, TM_ERR_IO, errno, "Cannot delete %s: %s.", path,
+				    strerror(errno));
+	return 0;
+}
+
+static const struct tm_step create_steps[] = {
+	{ .name = "claim-directory", .run = create_claim, .undo = create_claim_undo },
+	{ .name = "make-data", .run = create_data },
+	{ .name = "make-metadata", .run = create_metadata },
+	{ .name = "attach", .run = tm_step_attach, .undo = tm_step_attach_undo },
+	{ .name = "start-pool", .run = tm_step_start_pool, .undo = tm_step_start_pool_undo },
+	{ .name = "record", .run = create_record, .commit = true, .record = true },
+	{ .name = "write-descriptor", .run = create_finish },
+};
+
+const struct tm_op_type tm_op_pool_create = {
+	.kind = TM_CMD_POOL_CREATE,
+	.steps = create_steps,
+	.n_steps = TM_ARRAY_SIZE(create_steps),
+	.stops_extension = true,
+};
+
+/* ---- import ---- */
+
+static int import_read(struct tm_op *op, struct tm_error *err)
+{
+	tm_cleanup(tm_descriptor_done) struct tm_descriptor d = { 0 };
+	struct tm_pool_record known;
+	char path[TM_PATH_SIZE + 16];
+	tm_auto_free char *text = NULL;
+	uint64_t bytes;
+	size_t len;
+	int r;
+
+	tm_backing_descriptor_path(op->pool.directory, path);
+	r = tm_read_file(path, TM_DESCRIPTOR_LIMIT, &text, &len);
+	if (r < 0) {
+		(void)tm_error_set(err, r == -ENOENT ? TM_ERR_NOT_FOUND : TM_ERR_IO, -r,
+				   "Cannot read the descriptor %s: %s.", path, strerror(-r));
+		tm_error_hint(err, "Name the directory that holds the pool's data, metadata and pool.json.");
+		return r;
+	}
+	r = tm_descriptor_parse(text, len, &d, err);
+	if (r < 0)
+		return r;
+	(void)snprintf(d.pool.directory, sizeof(d.pool.directory), "%s", op->pool.directory);
+	if (tm_store_load_pool(op->core->store, &d.pool.id, &known, NULL) == 0)
+		return tm_error_set(err, TM_ERR_EXISTS, EEXIST,
+				    "The pool in %s is known already, as %s.", op->pool.directory,
+				    known.name);
+	op->pool = d.pool;
+	op->pool.data_reserve_bytes = 0;
+	op->pool.metadata_reserve_bytes = 0;
+	free(op->volumes);
+	op->n_volumes = d.n_volumes;
+	op->volumes = TM_TAKE(d.volumes);
+	r = tm_parts_learn_sizes(&op->pool, err);
+	if (r < 0)
+		return r;
+	r = tm_backing_part_size(&op->pool, TM_PART_DATA, &bytes, err);
+	if (r < 0)
+		return r;
+	if (bytes < op->pool.data_bytes)
+		return tm_error_set(err, TM_ERR_BACKING_GONE, EIO,
+				    "The data file of pool %s has %" PRIu64 " bytes, but the pool uses %" PRIu64 ".",
+				    op->pool.name, bytes, op->pool.data_bytes);
+	op->pool.data_reserve_bytes = tm_round_down(bytes - op->pool.data_bytes, op->pool.block_bytes);
+	return tm_backing_part_size(&op->pool, TM_PART_METADATA, &bytes, err);
+}
+
+static int import_check(struct tm_op *op, struct tm_error *err)
+{
+	return tm_parts_check_metadata(op->core, &op->pool, err);
+}
+
+static int import_record(struct tm_op *op, struct tm_error *err)
+{
+	int r;
+
+	op->pool.active = op->activate;
+	r = record_pool(op, err);
+	for (size_t i = 0; r >= 0 && i < op->n_volumes; i++)
+		r = tm_store_put_volume(op->core->store, &op->pool.id, &op->volumes[i], err);
+	return r;
+}
+
+static const struct tm_step import_steps[] = {
+	{ .name = "read-descriptor", .run = import_read },
+	{ .name = "check-metadata", .run = import_check },
+	{ .name = "attach", .run = tm_step_attach, .undo = tm_step_attach_undo },
+	{ .name = "start-pool", .run = tm_step_start_pool, .undo = tm_step_start_pool_undo },
+	{ .name = "activate-volumes",
+	  .run = tm_step_activate_volumes,
+	  .undo = tm_step_activate_volumes_undo },
+	{ .name = "record", .run = import_record, .commit = true, .record = true },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+};
+
+const struct tm_op_type tm_op_pool_import = {
+	.kind = TM_CMD_POOL_IMPORT,
+	.steps = import_steps,
+	.n_steps = TM_ARRAY_SIZE(import_steps),
+	.stops_extension = true,
+};
+
+/* ---- activate, deactivate ---- */
+
+static int activate_record(struct tm_op *op, struct tm_error *err)
+{
+	op->pool.active = true;
+	return record_pool(op, err);
+}
+
+static const struct tm_step activate_steps[] = {
+	{ .name = "check-metadata", .run = tm_step_check_metadata },
+	{ .name = "attach", .run = tm_step_attach, .undo = tm_step_attach_undo },
+	{ .name = "start-pool", .run = tm_step_start_pool, .undo = tm_step_start_pool_undo },
+	{ .name = "activate-volumes",
+	  .run = tm_step_activate_volumes,
+	  .undo = tm_step_activate_volumes_undo },
+	{ .name = "record", .run = activate_record, .commit = true, .record = true },
+};
+
+const struct tm_op_type tm_op_pool_activate = {
+	.kind = TM_CMD_POOL_ACTIVATE,
+	.steps = activate_steps,
+	.n_steps = TM_ARRAY_SIZE(activate_steps),
+	.stops_extension = true,
+};
+
+static int deactivate_record(struct tm_op *op, struct tm_error *err)
+{
+	op->pool.active = false;
+	return record_pool(op, err);
+}
+
+static const struct tm_step deactivate_steps[] = {
+	{ .name = "deactivate-volumes",
+	  .run = tm_step_deactivate_volumes,
+	  .undo = tm_step_deactivate_volumes_undo },
+	{ .name = "stop-pool", .run = tm_step_stop_pool, .undo = tm_step_stop_pool_undo },
+	{ .name = "record", .run = deactivate_record, .commit = true, .record = true },
+};
+
+const struct tm_op_type tm_op_pool_deactivate = {
+	.kind = TM_CMD_POOL_DEACTIVATE,
+	.steps = deactivate_steps,
+	.n_steps = TM_ARRAY_SIZE(deactivate_steps),
+	.stops_extension = true,
+};
+
+/* ---- delete ---- */
+
+static int delete_record(struct tm_op *op, struct tm_error *err)
+{
+	return tm_store_delete_pool(op->core->store, &op->pool.id, err);
+}
+
+static int delete_files(struct tm_op *op, struct tm_error *err)
+{
+	return tm_backing_destroy(&op->pool, err);
+}
+
+static const struct tm_step delete_steps[] = {
+	{ .name = "deactivate-volumes",
+	  .run = tm_step_deactivate_volumes,
+	  .undo = tm_step_deactivate_volumes_undo },
+	{ .name = "stop-pool", .run = tm_step_stop_pool, .undo = tm_step_stop_pool_undo },
+	{ .name = "record", .run = delete_record, .commit = true, .record = true },
+	{ .name = "delete-files", .run = delete_files },
+};
+
+const struct tm_op_type tm_op_pool_delete = {
+	.kind = TM_CMD_POOL_DELETE,
+	.steps = delete_steps,
+	.n_steps = TM_ARRAY_SIZE(delete_steps),
+	.stops_extension = true,
+};
+
+/* ---- extend ---- */
+
+static int extend_files(struct tm_op *op, struct tm_error *err)
+{
+	int r = 0;
+
+	if (op->data_bytes)
+		r = tm_backing_grow_part(&op->pool, TM_PART_DATA, op->data_bytes, err);
+	if (r >= 0 && op->metadata_bytes)
+		r = tm_backing_grow_part(&op->pool, TM_PART_METADATA, op->metadata_bytes, err);
+	return r;
+}
+
+static int extend_devices(struct tm_op *op, struct tm_error *err)
+{
+	struct tm_pool_record *p = &op->pool;
+	int r = 0;
+
+	if (!op->pool_was_active)
+		return 0;
+	if (op->data_bytes > p->data_bytes + p->data_reserve_bytes)
+		r = tm_parts_load_linear(op->core, p, TM_PART_DATA, op->data_bytes, err);
+	if (r >= 0 && op->metadata_bytes > p->metadata_bytes + p->metadata_reserve_bytes)
+		r = tm_parts_load_linear(op->core, p, TM_PART_METADATA, op->metadata_bytes, err);
+	return r;
+}
+
+static int extend_pool(struct tm_op *op, struct tm_error *err)
+{
+	struct tm_pool_record *p = &op->pool;
+	struct tm_thin_pool_status status;
+	char name[TM_DM_NAME_SIZE];
+	uint64_t under, mark;
+	int r;
+
+	under = p->data_bytes + p->data_reserve_bytes;
+	if (op->data_bytes > p->data_bytes) {
+		p->data_bytes = op->data_bytes;
+		p->data_reserve_bytes = under > op->data_bytes ? under - op->data_bytes : 0;
+	}
+	under = p->metadata_bytes + p->metadata_reserve_bytes;
+	if (op->metadata_bytes > p->metadata_bytes) {
+		p->metadata_bytes = op->metadata_bytes;
+		p->metadata_reserve_bytes = under > op->metadata_bytes ? under - op->metadata_bytes : 0;
+	}
+	mark = tm_mul_div(p->data_bytes, p->policy.data.low_water_percent, 100);
+	if (mark > p->low_water_bytes)
+		p->low_water_bytes = tm_round_up(mark, p->block_bytes);
+	if (!op->pool_was_active)
+		return 0;
+	r = tm_parts_load_pool(op->core, p, p->data_bytes, p->low_water_bytes, err);
+	if (r < 0)
+		return r;
+	tm_dm_name(name, TM_ROLE_POOL, p->name, NULL);
+	r = tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
+	if (r < 0)
+		return r;
+	/* A resume succeeds even where the kernel refused to grow: look. */
+	r = tm_parts_status(op->core, p->name, &status, NULL, err);
+	if (r < 0)
+		return r;
+	if (status.failed || tm_sat_mul(status.data_total, p->block_bytes) < p->data_bytes ||
+	    tm_sat_mul(status.metadata_total, TM_METADATA_BLOCK) <
+		    (op->metadata_bytes ? op->metadata_bytes : 0)) {
+		(void)tm_error_set(err, TM_ERR_NEEDS_CHECK, EROFS,
+				   "The kernel did not take the new space of pool %s into use.", p->name);
+		tm_error_hint(err, "See the pool's mode and needs_check, and the kernel log.");
+		return -EROFS;
+	}
+	p->metadata_bytes = status.metadata_total * TM_METADATA_BLOCK;
+	p->metadata_reserve_bytes = 0;
+	return 0;
+}
+
+static int extend_record(struct tm_op *op, struct tm_error *err)
+{
+	return record_pool(op, err);
+}
+
+static const struct tm_step extend_steps[] = {
+	{ .name = "grow-files", .run = extend_files },
+	{ .name = "grow-devices", .run = extend_devices },
+	{ .name = "grow-pool", .run = extend_pool, .commit = true },
+	{ .name = "record", .run = extend_record, .record = true },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+};
+
+const struct tm_op_type tm_op_pool_extend = {
+	.kind = TM_CMD_POOL_EXTEND,
+	.steps = extend_steps,
+	.n_steps = TM_ARRAY_SIZE(extend_steps),
+	.stops_extension = true,
+	.needs_pool_up = true,
+};
+
+/* ---- policy ---- */
+
+static int policy_record(struct tm_op *op, struct tm_error *err)
+{
+	op->pool.policy = op->policy;
+	op->pool.when_full = op->when_full;
+	return tm_store_put_pool(op->core->store, &op->pool, err);
+}
+
+static int policy_reload(struct tm_op *op, struct tm_error *err)
+{
+	struct tm_dm_info info;
+	char name[TM_DM_NAME_SIZE];
+	int r;
+
+	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_POOL, NULL, &info, err);
+	if (r <= 0)
+		return r;
+	r = tm_parts_load_pool(op->core, &op->pool, op->pool.data_bytes, op->pool.low_water_bytes, err);
+	if (r < 0)
+		return r;
+	tm_dm_name(name, TM_ROLE_POOL, op->pool.name, NULL);
+	return tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
+}
+
+static const struct tm_step policy_steps[] = {
+	{ .name = "record", .run = policy_record, .commit = true, .record = true },
+	{ .name = "reload-table", .run = policy_reload },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+};
+
+const struct tm_op_type tm_op_pool_policy = {
+	.kind = TM_CMD_POOL_POLICY,
+	.steps = policy_steps,
+	.n_steps = TM_ARRAY_SIZE(policy_steps),
+	.stops_extension = true,
+};

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Running operations: journal, do, undo. See operation.h. */
+
+#include "core/operation.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "common/log.h"
+#include "core/internal.h"
+#include "core/op-types.h"
+#include "logic/json.h"
+
+static const struct tm_op_type *const types[TM_CMD_COUNT] = {
+	[TM_CMD_POOL_CREATE] = &tm_op_pool_create,
+	[TM_CMD_POOL_IMPORT] = &tm_op_pool_import,
+	[TM_CMD_POOL_DELETE] = &tm_op_pool_delete,
+	[TM_CMD_POOL_ACTIVATE] = &tm_op_pool_activate,
+	[TM_CMD_POOL_DEACTIVATE] = &tm_op_pool_deactivate,
+	[TM_CMD_POOL_EXTEND] = &tm_op_pool_extend,
+	[TM_CMD_POOL_POLICY] = &tm_op_pool_policy,
+	[TM_CMD_VOLUME_CREATE] = &tm_op_volume_create,
+	[TM_CMD_VOLUME_DELETE] = &tm_op_volume_delete,
+	[TM_CMD_VOLUME_RESIZE] = &tm_op_volume_resize,
+	[TM_CMD_VOLUME_RENAME] = &tm_op_volume_rename,
+	[TM_CMD_VOLUME_ACTIVATE] = &tm_op_volume_activate,
+	[TM_CMD_VOLUME_DEACTIVATE] = &tm_op_volume_deactivate,
+	[TM_CMD_SNAPSHOT_CREATE] = &tm_op_snapshot_create,
+};
+
+const char *tm_command_name(enum tm_command_kind kind)
+{
+	static const char *const names[TM_CMD_COUNT] = {
+		[TM_CMD_POOL_CREATE] = "pool-create",
+		[TM_CMD_POOL_IMPORT] = "pool-import",
+		[TM_CMD_POOL_DELETE] = "pool-delete",
+		[TM_CMD_POOL_ACTIVATE] = "pool-activate",
+		[TM_CMD_POOL_DEACTIVATE] = "pool-deactivate",
+		[TM_CMD_POOL_EXTEND] = "pool-extend",
+		[TM_CMD_POOL_POLICY] = "pool-policy",
+		[TM_CMD_VOLUME_CREATE] = "volume-create",
+		[TM_CMD_VOLUME_DELETE] = "volume-delete",
+		[TM_CMD_VOLUME_RESIZE] = "volume-resize",
+		[TM_CMD_VOLUME_RENAME] = "volume-rename",
+		[TM_CMD_VOLUME_ACTIVATE] = "volume-activate",
+		[TM_CMD_VOLUME_DEACTIVATE] = "volume-deactivate",
+		[TM_CMD_SNAPSHOT_CREATE] = "snapshot-create",
+	};
+
+	return kind < TM_CMD_COUNT ? names[kind] : "unknown";
+}
+
+struct tm_command *tm_command_free(struct tm_command *cmd)
+{
+	if (cmd && cmd->kind == TM_CMD_SNAPSHOT_CREATE)
+		free(cmd->snapshot.items);
+	free(cmd);
+	return NULL;
+}
+
+const struct tm_op_type *tm_op_type(enum tm_command_kind kind)
+{
+	return kind < TM_CMD_COUNT ? types[kind] : NULL;
+}
+
+const struct tm_op_type *tm_op_type_from_name(const char *name)
+{
+	for (unsigned int i = 0; i < TM_CMD_COUNT; i++)
+		if (strcmp(name, tm_command_name(i)) == 0)
+			return types[i];
+	return NULL;
+}
+
+struct tm_op *tm_op_free(struct tm_op *op)
+{
+	if (!op)
+		return NULL;
+	tm_operation_record_done(&op->record);
+	free(op->volumes);
+	free(op->items);
+	free(op->before);
+	free(op);
+	return NULL;
+}
+
+static json_t *volumes_to_json(const struct tm_volume_record *v, size_t n)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; list && v && i < n; i++)
+		if (json_array_append_new(
+			    list, json_pack("{s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I}", "id",
+					    v[i].id.text, "name", v[i].name, "dev_id",
+					    (json_int_t)v[i].dev_id, "size",
+					    (json_int_t)v[i].size_bytes, "origin", v[i].origin.text,
+					    "active", (int)v[i].active, "read_only",
+					    (int)v[i].read_only, "created",
+					    (json_int_t)v[i].created_usec)) < 0) {
+			json_decref(list);
+			return NULL;
+		}
+	return list;
+}
+
+static int volumes_from_json(json_t *list, struct tm_volume_record **ret, size_t *ret_n)
+{
+	tm_auto_free struct tm_volume_record *v = NULL;
+	size_t n = json_array_size(list);
+
+	v = calloc(n ? n : 1, sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		const char *id, *name, *origin;
+		json_int_t dev_id, size, created;
+		int active, read_only;
+
+		if (json_unpack(json_array_get(list, i), "{s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I}",
+				"id", &id, "name", &name, "dev_id", &dev_id, "size", &size, "origin",
+				&origin, "active", &active, "read_only", &read_only, "created",
+				&created) < 0 ||
+		    tm_uuid_parse(id, &v[i].id) < 0 || !tm_name_valid(name))
+			return -EINVAL;
+		if (origin[0] && tm_uuid_parse(origin, &v[i].origin) < 0)
+			return -EINVAL;
+		(void)snprintf(v[i].name, sizeof(v[i].name), "%s", name);
+		v[i].dev_id = (uint32_t)dev_id;
+		v[i].size_bytes = (uint64_t)size;
+		v[i].active = active;
+		v[i].read_only = read_only;
+		v[i].created_usec = (uint64_t)created;
+	}
+	*ret = TM_TAKE(v);
+	*ret_n = n;
+	return 0;
+}
+
+char *tm_op_state_format(const struct tm_op *op)
+{
+	json_t *root = json_pack(
+		"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:s}",
+		"pool", op->pool.id.text, "name", op->pool.name, "directory", op->pool.directory,
+		"sparse", (int)op->pool.sparse, "block_size", (json_int_t)op->pool.block_bytes,
+		"pool_data", (json_int_t)op->pool.data_bytes, "pool_data_reserve",
+		(json_int_t)op->pool.data_reserve_bytes, "pool_metadata",
+		(json_int_t)op->pool.metadata_bytes, "pool_metadata_reserve",
+		(json_int_t)op->pool.metadata_reserve_bytes, "transaction",
+		(json_int_t)op->transaction_before, "data", (json_int_t)op->data_bytes, "metadata",
+		(json_int_t)op->metadata_bytes, "activate", (int)op->activate, "with_volumes",
+		(int)op->with_volumes, "was_active", (int)op->pool_was_active, "items",
+		volumes_to_json(op->items, op->n_items), "before",
+		volumes_to_json(op->before, op->before ? op->n_items : 0), "policy",
+		tm_policy_to_json(&op->policy), "when_full", tm_when_full_name(op->when_full));
+	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+
+	json_decref(root);
+	return text;
+}
+
+int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err)
+{
+	const char *pool, *name, *directory, *when_full;
+	json_int_t transaction, data, metadata, block, pool_data, pool_data_reserve, pool_metadata,
+		pool_metadata_reserve;
+	int activate, with_volumes, was_active, sparse;
+	json_t *items, *before, *policy, *root = json_loads(text, 0, NULL);
+	size_t n_before = 0;
+	int r = -EINVAL;
+
+	if (!root ||
+	    json_unpack(root,
+			"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:s}",
+			"pool", &pool, "name", &name, "directory", &directory, "sparse", &sparse,
+			"block_size", &block, "pool_data", &pool_data, "pool_data_reserve",
+			&pool_data_reserve, "pool_metadata", &pool_metadata, "pool_metadata_reserve",
+			&pool_metadata_reserve, "transaction", &transaction, "data", &data,
+			"metadata", &metadata, "activate", &activate, "with_volumes", &with_volumes,
+			"was_active", &was_active, "items", &items, "before", &before, "policy",
+			&policy, "when_full", &when_full) < 0)
+		goto out;
+	if (pool[0] && tm_uuid_parse(pool, &op->pool.id) < 0)
+		goto out;
+	(void)snprintf(op->pool.name, sizeof(op->pool.name), "%s", name);
+	(void)snprintf(op->pool.directory, sizeof(op->pool.directory), "%s", directory);
+	op->pool.sparse = sparse;
+	op->pool.block_bytes = (uint32_t)block;
+	op->pool.data_bytes = (uint64_t)pool_data;
+	op->pool.data_reserve_bytes = (uint64_t)pool_data_reserve;
+	op->pool.metadata_bytes = (uint64_t)pool_metadata;
+	op->pool.metadata_reserve_bytes = (uint64_t)pool_metadata_reserve;
+	op->transaction_before = (uint64_t)transaction;
+	op->data_bytes = (uint64_t)data;
+	op->metadata_bytes = (uint64_t)metadata;
+	op->activate = activate;
+	op->with_volumes = with_volumes;
+	op->pool_was_active = was_active;
+	tm_policy_default(&op->policy);
+	if (tm_policy_from_json(policy, "", &op->policy, NULL) < 0 ||
+	    tm_when_full_parse(when_full, &op->when_full) < 0)
+		goto out;
+	r = volumes_from_json(items, &op->items, &op->n_items);
+	if (r < 0)
+		goto out;
+	if (json_array_size(before) > 0) {
+		r = volumes_from_json(before, &op->before, &n_before);
+		if (r == 0 && n_before != op->n_items)
+			r = -EINVAL;
+	}
+out:
+	json_decref(root);
+	if (r < 0)
+		(void)tm_error_set(err, TM_ERR_STORE, -r,
+				   "The recorded state of operation %s cannot be read.",
+				   op->record.id.text);
+	return r;
+}
+
+/* The step whose journal entry decides between undo and going on; n_steps when there is none. */
+static size_t commit_step(const struct tm_op_type *type)
+{
+	for (size_t i = 0; i < type->n_steps; i++)
+		if (type->steps[i].commit)
+			return i;
+	return type->n_steps;
+}
+
+/* What others see of a running operation. */
+static void show(struct tm_op *op, enum tm_op_status status, size_t step)
+{
+	TM_LOCK_SCOPE(&op->core->live_lock);
+	op->record.status = status;
+	op->record.step = (uint32_t)step;
+	(void)snprintf(op->record.step_name, sizeof(op->record.step_name), "%s",
+		       step < op->type->n_steps ? op->type->steps[step].name : "");
+}
+
+static int journal(struct tm_op *op, enum tm_op_status status, size_t step, struct tm_error *err)
+{
+	tm_auto_free char *state = tm_op_state_format(op);
+
+	show(op, status, step);
+	if (!state)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	return tm_store_step_operation(op->core->store, &op->record.id, status, (uint32_t)step,
+				       op->record.step_name, state, err);
+}
+
+/* Undo step @from and those before it, in reverse. */
+static void undo(struct tm_op *op, size_t from)
+{
+	struct tm_log_fields fields = { .pool = op->pool.name, .operation = op->record.id.text };
+
+	(void)journal(op, TM_OP_UNDOING, from, NULL);
+	for (size_t i = from + 1; i-- > 0;) {
+		const struct tm_step *step = &op->type->steps[i];
+		struct tm_error err = { 0 };
+
+		if (!step->undo)
+			continue;
+		if (step->undo(op, &err) < 0) {
+			op->undo_failed = true;
+			fields.error = &err;
+			tm_log_fields(LOG_ERR, &fields, "Undoing step %s of %s on pool %s failed: %s",
+				      step->name, op->record.kind, op->pool.name, err.detail);
+		}
+	}
+}
+
+static int run_step(struct tm_op *op, size_t i, struct tm_error *err)
+{
+	const struct tm_step *step = &op->type->steps[i];
+	int r;
+
+	if (step->record) {
+		r = tm_fault_hit(op->core, op->record.kind, step->name, false, err);
+		if (r < 0)
+			return r;
+		r = tm_store_begin(op->core->store, err);
+		if (r < 0)
+			return r;
+		r = step->run(op, err);
+		if (r >= 0)
+			r = journal(op, TM_OP_RUNNING, i, err);
+		if (r >= 0)
+			r = tm_store_commit(op->core->store, err);
+		else
+			tm_store_rollback(op->core->store);
+		if (r < 0)
+			return r;
+		return tm_fault_hit(op->core, op->record.kind, step->name, true, err);
+	}
+	r = journal(op, TM_OP_RUNNING, i, err);
+	if (r < 0)
+		return r;
+	r = tm_fault_hit(op->core, op->record.kind, step->name, false, err);
+	if (r < 0)
+		return r;
+	r = step->run(op, err);
+	if (r < 0)
+		return r;
+	return tm_fault_hit(op->core, op->record.kind, step->name, true, err);
+}
+
+static void finish(struct tm_op *op, enum tm_op_status status)
+{
+	struct tm_log_fields fields = { .pool = op->pool.name, .operation = op->record.id.text };
+	struct tm_error err = { 0 };
+
+	{
+		TM_LOCK_SCOPE(&op->core->live_lock);
+		op->record.status = status;
+		op->record.error = op->error;
+		op->record.finished_usec = tm_now_realtime_usec();
+		op->record.pool = op->pool.id;
+		(void)snprintf(op->record.pool_name, sizeof(op->record.pool_name), "%s", op->pool.name);
+		free(op->record.state);
+		op->record.state = tm_op_state_format(op);
+	}
+	if (tm_store_put_operation(op->core->store, &op->record, &err) < 0) {
+		fields.error = &err;
+		tm_log_fields(LOG_ERR, &fields, "The end of operation %s could not be recorded: %s",
+			      op->record.id.text, err.detail);
+	}
+}
+
+void tm_op_execute(struct tm_op *op)
+{
+	const size_t commit = commit_step(op->type);
+	size_t i = 0;
+	int r = 0;
+
+	if (op->recovering) {
+		const bool forward = op->record.status == TM_OP_RUNNING && op->record.step >= commit;
+
+		if (!forward) {
+			if (op->record.status != TM_OP_QUEUED)
+				undo(op, op->record.step);
+			(void)tm_error_set(&op->error, TM_ERR_INTERRUPTED, EINTR,
+					   "The daemon stopped in step %s; what had been done was undone.",
+					   op->record.step_name[0] ? op->record.step_name : "queued");
+			finish(op, TM_OP_FAILED);
+			return;
+		}
+		i = op->record.step;
+		if (op->type->steps[i].record)
+			i++; /* it was one transaction with the entry that was found */
+	} else {
+		TM_LOCK_SCOPE(&op->core->live_lock);
+		op->record.started_usec = tm_now_realtime_usec();
+	}
+	for (; i < op->type->n_steps; i++) {
+		if (i <= commit && !op->recovering && atomic_load(&op->core->stopping))
+			r = tm_error_set(&op->error, TM_ERR_SHUTTING_DOWN, ECANCELED,
+					 "The daemon is stopping.");
+		else
+			r = run_step(op, i, &op->error);
+		if (r < 0)
+			break;
+	}
+	if (r < 0) {
+		if (!op->error.code)
+			(void)tm_error_set(&op->error, TM_ERR_INTERNAL, -r, "Step %s failed: %s.",
+					   op->type->steps[i].name, strerror(-r));
+		if (i <= commit)
+			undo(op, i);
+		else
+			op->undo_failed = true; /* cannot go back, could not go on */
+	}
+	finish(op, r < 0 ? TM_OP_FAILED : TM_OP_DONE);
+}
+
+char *tm_op_list_json(void)
+{
+	json_t *root = json_object();
+	char *text;
+
+	for (unsigned int k = 0; root && k < TM_CMD_COUNT; k++) {
+		json_t *steps = json_array();
+
+		for (size_t i = 0; i < types[k]->n_steps; i++)
+			(void)json_array_append_new(
+				steps, json_pack("{s:s, s:b}", "name", types[k]->steps[i].name,
+						 "commit", (int)types[k]->steps[i].commit));
+		(void)json_object_set_new(root, tm_command_name(k), steps);
+	}
+	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+	json_decref(root);
+	return text;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Operations: a change as a list of steps.
+ *
+ * Each step is written to the journal before it is done. One step of an operation is its
+ * point of no return (commit): when an operation fails or is cut off before that step was
+ * journaled, the steps done so far are undone in reverse, the one that was under way too;
+ * when it is cut off later, the rest is done. So a step's run must be fine with being run
+ * again, and its undo with a step that was never or only half done. Steps that only record
+ * are one transaction with their journal entry: never half done.
+ *
+ * Steps run on a crew's thread, on the operation's own copy of the pool; one operation per pool
+ * at a time. What they changed is taken over by the main loop when the operation has ended.
+ */
+#ifndef TM_CORE_OPERATION_H
+#define TM_CORE_OPERATION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/core.h"
+
+struct tm_op;
+
+struct tm_step {
+	const char *name;
+	int (*run)(struct tm_op *op, struct tm_error *err);
+	int (*undo)(struct tm_op *op, struct tm_error *err); /* NULL: nothing to undo */
+	bool commit;
+	bool record; /* changes only the database: done in one transaction with its journal entry */
+};
+
+struct tm_op_type {
+	enum tm_command_kind kind;
+	const struct tm_step *steps;
+	size_t n_steps;
+	bool stops_extension; /* may not run beside an extension of the same pool */
+	bool needs_pool_up;   /* undoing or finishing it after a restart needs the pool's device */
+};
+
+/* What an operation works on. Everything its steps need after a restart is in the JSON form (tm_op_state_*). */
+struct tm_op {
+	struct tm_core *core;
+	const struct tm_op_type *type;
+	struct tm_operation_record record;
+
+	struct tm_pool_record pool;	  /* own copy; steps change it */
+	struct tm_volume_record *volumes; /* the pool's volumes when it began; owned */
+	size_t n_volumes;
+	struct tm_volume_record *items; /* the volumes it makes or changes, as they shall be; owned */
+	struct tm_volume_record *before; /* the same as they were (resize, rename, delete); owned */
+	size_t n_items;
+
+	uint64_t transaction_before;
+	uint64_t data_bytes, metadata_bytes; /* extend: the new totals, 0: unchanged */
+	struct tm_policy policy;	     /* policy: the new one */
+	enum tm_when_full when_full;
+	bool activate, with_volumes;
+	bool pool_was_active;
+	bool recovering; /* after a restart */
+	bool direct_io;	 /* what attaching found out */
+
+	struct tm_error error;
+	bool undo_failed;
+	bool *ended; /* start-up only */
+};
+
+/* By kind; and all of them, for --list-operations and the crash tests. Static. */
+const struct tm_op_type *tm_op_type(enum tm_command_kind kind);
+const struct tm_op_type *tm_op_type_from_name(const char *name);
+
+struct tm_op *tm_op_free(struct tm_op *op);
+
+/* The JSON text of what the steps need; NULL when out of memory. The caller frees it. */
+char *tm_op_state_format(const struct tm_op *op);
+/* Fill @op from the text. 0 or -EINVAL with TM_ERR_STORE. */
+int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err);
+
+/*
+ * Run or, after a restart, settle an operation whose row is in the journal: blocks until it is
+ * done, or failed and undone. The outcome is in op->record.status, op->error, op->undo_failed.
+ */
+void tm_op_execute(struct tm_op *op);
+
+/* The steps of every operation as JSON text, for --list-operations. The caller frees it. */
+char *tm_op_list_json(void);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Running programs of the field: an argument vector, a time limit, no shell. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "core/internal.h"
+
+const char *tm_tool_path(const char *name, char *buf, size_t len)
+{
+	static const char *const places[] = { "/usr/sbin", "/usr/bin", "/sbin", "/bin" };
+
+	for (size_t i = 0; i < TM_ARRAY_SIZE(places); i++) {
+		int n = snprintf(buf, len, "%s/%s", places[i], name);
+
+		if (n > 0 && (size_t)n < len && access(buf, X_OK) == 0)
+			return buf;
+	}
+	if (len)
+		buf[0] = '\0';
+	return NULL;
+}
+
+static void spawn_actions_done(posix_spawn_file_actions_t *a)
+{
+	(void)posix_spawn_file_actions_destroy(a);
+}
+
+static void spawn_attr_done(posix_spawnattr_t *a)
+{
+	(void)posix_spawnattr_destroy(a);
+}
+
+int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
+		struct tm_error *err)
+{
+	static char *const environment[] = { (char *)"LC_ALL=C", (char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+	const uint64_t end = tm_now_monotonic_usec() + limit_seconds * TM_USEC_PER_SEC;
+	tm_cleanup(spawn_actions_done) posix_spawn_file_actions_t actions;
+	tm_cleanup(spawn_attr_done) posix_spawnattr_t attr;
+	tm_auto_close int from = -1, to = -1;
+	int ends[2], status = 0, r;
+	bool timed_out = false;
+	size_t have = 0;
+	sigset_t none;
+	pid_t pid;
+
+	*ret = (struct tm_tool_result){ 0 };
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attr);
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return tm_error_set(err, TM_ERR_TOOL_FAILED, errno, "Cannot run %s: %s.", argv[0],
+				    strerror(errno));
+	from = ends[0];
+	to = ends[1];
+	(void)sigemptyset(&none); /* the daemon blocks signals for its signalfd: the child must not inherit that */
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	if (posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0) != 0 ||
+	    posix_spawn_file_actions_adddup2(&actions, to, 1) != 0 ||
+	    posix_spawn_file_actions_adddup2(&actions, to, 2) != 0)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	r = posix_spawn(&pid, argv[0], &actions, &attr, (char *const *)argv, environment);
+	if (r)
+		return tm_error_set(err, TM_ERR_TOOL_FAILED, r, "Cannot run %s: %s.", argv[0], strerror(r));
+	(void)close(TM_TAKE_FD(to));
+	/* Its output ends when it ends: no need to watch the process beside the pipe. */
+	for (;;) {
+		char chunk[512];
+		struct pollfd pfd = { .fd = from, .events = POLLIN };
+		uint64_t now = tm_now_monotonic_usec();
+		ssize_t n;
+
+		if (now >= end) {
+			timed_out = true;
+			(void)kill(pid, SIGKILL);
+			break;
+		}
+		r = poll(&pfd, 1, (int)((end - now) / TM_USEC_PER_MSEC) + 1);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r == 0)
+			continue;
+		n = read(from, chunk, sizeof(chunk));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		for (ssize_t i = 0; i < n && have + 1 < sizeof(ret->output); i++)
+			ret->output[have++] = chunk[i] == '\n' ? ' ' : chunk[i];
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	while (have && ret->output[have - 1] == ' ')
+		have--;
+	ret->output[have] = '\0';
+	if (timed_out)
+		return tm_error_set(err, TM_ERR_TIMEOUT, ETIMEDOUT, "%s did not end within %u s and was killed.",
+				    argv[0], limit_seconds);
+	ret->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	return 0;
+}
