@@ -7,10 +7,11 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from . import image, vm
-from .util import LabError, say
+from . import cases, deb, image, scan, vm
+from .util import BUILD, REPO, VM_DIR, LabError, record, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,8 +20,17 @@ def parser() -> argparse.ArgumentParser:
     what = p.add_mutually_exclusive_group()
     what.add_argument("--shell-cmd", metavar="COMMAND", help="run one shell command as root, then end")
     what.add_argument("--shell", action="store_true", help="an interactive shell, then end")
+    what.add_argument("--cases", nargs="*", metavar="CASE",
+                      help="run the cases named, or all that run on the suite")
+    what.add_argument("--list", action="store_true", help="list the cases")
+    what.add_argument("--deb", action="store_true", help="only build the suite's package")
+    what.add_argument("--demo", action="store_true", help="tests/vm/demo.py in a fresh machine")
+    what.add_argument("--bench", action="store_true",
+                      help="tests/bench/run.py in a machine whose time counts instructions")
     what.add_argument("--image", action="store_true", help="only make sure the image exists")
     p.add_argument("--suite", default=os.environ.get("SUITE") or "bookworm", choices=image.SUITES)
+    p.add_argument("--install", action="store_true",
+                   help="build thinmgr's package and install it in the machine first")
     p.add_argument("--put", action="append", default=[], metavar="HOST:GUEST",
                    help="copy a file or directory into the machine first")
     p.add_argument("--get", action="append", default=[], metavar="GUEST:HOST",
@@ -66,6 +76,8 @@ def command(args: argparse.Namespace) -> int:
     puts = [(Path(a), b) for a, b in map(pair, args.put)]
     gets = [(a, Path(b)) for a, b in map(pair, args.get)]
     with vm.VM(options(args), vm.new_run_dir(f"{args.suite}-shell")) as machine:
+        if args.install:
+            cases.provide(machine, package=True)
         if puts:
             machine.put(puts)
         if args.shell:
@@ -82,6 +94,59 @@ def command(args: argparse.Namespace) -> int:
     return status
 
 
+def run_cases(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    verdicts = cases.run_cases(args.cases, args.suite, accel(), args.keep)
+    failed = [v for v in verdicts if not v.ok]
+    passed = len(verdicts) - len(failed)
+    say("")
+    for v in verdicts:
+        word = "FAILED" if not v.ok else "skipped" if v.skipped else "passed"
+        say(f"  {v.name:<28} {word:<8} {v.seconds:7.1f} s")
+    record(f"vm-{args.suite}", passed, len(failed))
+    say(f"  {args.suite}: {time.monotonic() - started:.0f} s in all")
+    say(f"{passed} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """The whole story in a fresh machine; with --keep the API is reachable afterwards."""
+    opts = options(args)
+    opts.disks = opts.disks or ["6G"]
+    with vm.VM(opts, vm.new_run_dir(f"{args.suite}-demo")) as machine:
+        cases.provide(machine, package=True)
+        machine.put([(VM_DIR / "demo.py", f"{cases.GUEST_HOME}/demo.py")])
+        status = machine.stream(f"cd / && exec python3 -u {cases.GUEST_HOME}/demo.py", args.limit, say)
+        machine.save_logs()
+        bad = scan.bad_lines(machine.scanner.new_text())
+        for line in bad:
+            say(f"lab: kernel: {line}")
+        say(f"lab: journal and kernel log in {machine.dir}")
+        if args.keep:
+            sock = machine.forward_socket("/run/thinmgr/thinmgr.sock")
+            say("lab: the machine keeps running\n" + machine.how_to_get_in() +
+                f"\n  the API:      curl --unix-socket {sock} http://localhost/v1/pools")
+    return status or (1 if bad else 0)
+
+
+def bench(args: argparse.Namespace) -> int:
+    opts = options(args)
+    opts.icount = True
+    opts.disks = opts.disks or ["8G", "8G"]
+    with vm.VM(opts, vm.new_run_dir(f"{args.suite}-bench")) as machine:
+        cases.provide(machine, package=True)
+        machine.put([(REPO / "tests" / "bench", f"{cases.GUEST_HOME}/bench")])
+        status = machine.stream(
+            f"cd / && exec python3 -u {cases.GUEST_HOME}/bench/run.py /root/bench.json",
+            max(args.limit, 2400), say)
+        machine.save_logs()
+        if status == 0:
+            machine.get("/root/bench.json", BUILD / "bench.json")
+            say(f"lab: results in {BUILD / 'bench.json'}")
+        say(f"lab: journal and kernel log in {machine.dir}")
+    return status
+
+
 def main() -> int:
     args = parser().parse_args()
     vm.on_signals()
@@ -89,9 +154,21 @@ def main() -> int:
         if args.image:
             say(str(image.get(args.suite).path))
             return 0
+        if args.list:
+            for case in cases.find():
+                say(f"{case.name:<28} {','.join(case.suites):<18} {case.limit:5g} s")
+            return 0
+        if args.deb:
+            say(str(deb.get(args.suite).deb))
+            return 0
+        if args.demo:
+            return demo(args)
+        if args.bench:
+            return bench(args)
         if args.shell_cmd or args.shell:
             return command(args)
-        return 0
+        args.cases = args.cases or []
+        return run_cases(args)
     except LabError as err:
         print(f"lab: {err}", file=sys.stderr)
         return 1

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finds the cases, runs them in as few machines as they allow, and keeps the count.
+
+A case is a file in cases/. Constants at its top say how it wants to run; they are read without
+running the file:
+
+    SUITES    suites it runs on; ["bookworm"] unless given
+    LIMIT     seconds it may take; 60 unless given
+    DISKS     sizes of the throw-away disks it needs, as in ["2G"]
+    OWN_BOOT  True: a machine of its own
+    HOST      True: run(t) runs on the host and drives the machine (resets it, say)
+    PACKAGE   False: runs without thinmgr installed as well as with it
+    ALLOW_LOG patterns of kernel messages that it provokes on purpose
+
+Its function run(t) does the work: with a tm.Case inside the machine, or a HostCase on the host.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import queue
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import deb, scan, vm
+from .util import VM_DIR, LabError, say
+
+GUEST_HOME = "/usr/local/lib/thinlab"
+MARK = "\x1eRESULT "
+CASES_DIR = VM_DIR / "cases"
+# What a shared machine has at least, so that adding a case seldom changes it.
+SHARED_DISKS = ("4G", "4G")
+
+
+@dataclass
+class CaseInfo:
+    name: str
+    path: Path
+    suites: list[str] = field(default_factory=lambda: ["bookworm"])
+    limit: float = 60
+    disks: list[str] = field(default_factory=list)
+    own_boot: bool = False
+    host: bool = False
+    package: bool = True
+    allow_log: list[str] = field(default_factory=list)
+
+
+def read_info(path: Path) -> CaseInfo:
+    """A case's constants, without running it."""
+    info = CaseInfo(path.stem, path)
+    for node in ast.parse(path.read_text(), str(path)).body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and \
+                isinstance(node.targets[0], ast.Name):
+            key = node.targets[0].id
+            if key in ("SUITES", "LIMIT", "DISKS", "OWN_BOOT", "HOST", "PACKAGE", "ALLOW_LOG"):
+                setattr(info, key.lower(), ast.literal_eval(node.value))
+    return info
+
+
+def find(directory: Path = CASES_DIR) -> list[CaseInfo]:
+    return [read_info(path) for path in sorted(directory.glob("*.py"))]
+
+
+def size_bytes(text: str) -> int:
+    unit = {"K": 10, "M": 20, "G": 30, "T": 40}
+    return int(text[:-1]) << unit[text[-1]] if text[-1] in unit else int(text)
+
+
+def shared_disks(cases: Sequence[CaseInfo]) -> list[str]:
+    """For each place the largest size any case asks for."""
+    wanted = [list(SHARED_DISKS), *(c.disks for c in cases)]
+    count = max(len(d) for d in wanted)
+    return [max((d[i] for d in wanted if i < len(d)), key=size_bytes) for i in range(count)]
+
+
+@dataclass
+class Verdict:
+    name: str
+    ok: bool
+    seconds: float
+    skipped: bool = False
+
+
+class Machine:
+    """A booted machine with the cases' files, the test programs and the package in it."""
+
+    def __init__(self, options: vm.Options, label: str, package: bool) -> None:
+        self.vm = vm.VM(options, vm.new_run_dir(f"{options.suite}-{label}"))
+        self.package = package
+        self.server: subprocess.Popen | None = None
+        self.lines: queue.Queue[str | None] = queue.Queue()
+
+    def __enter__(self) -> Machine:
+        started = time.monotonic()
+        self.vm.start()
+        try:
+            provide(self.vm, self.package)
+        except BaseException:
+            self.vm.save_logs()
+            self.vm.kill()
+            raise
+        say(f"lab: {self.vm.options.suite} is up, {time.monotonic() - started:.1f} s; "
+            f"logs in {self.vm.dir}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_server()
+        if self.vm.alive():
+            self.vm.save_logs()
+        if not self.vm.options.keep:
+            self.vm.kill()
+
+    # The runner in the guest: a thread reads its lines, so that waiting for one can have a limit.
+
+    def start_server(self) -> None:
+        self.server = self.vm.popen(f"cd / && exec python3 -u {GUEST_HOME}/runner.py --serve",
+                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                    stderr=subprocess.STDOUT)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, args=(self.server, self.lines), daemon=True).start()
+
+    @staticmethod
+    def _read(server: subprocess.Popen, lines: queue.Queue[str | None]) -> None:
+        assert server.stdout is not None
+        for raw in server.stdout:
+            lines.put(raw.decode(errors="replace").rstrip("\n"))
+        lines.put(None)
+
+    def stop_server(self) -> None:
+        if self.server is not None:
+            self.server.kill()
+            self.server.wait()
+            self.server = None
+
+    def run_inside(self, case: CaseInfo) -> Verdict:
+        """Run a case by the guest's runner. LabError: the machine is of no use any more."""
+        if self.server is None or self.server.poll() is not None:
+            self.start_server()
+        assert self.server is not None and self.server.stdin is not None
+        disks = [f"/dev/vd{chr(ord('b') + i)}" for i in range(len(self.vm.options.disks))]
+        request = {"case": case.name, "file": case.path.stem, "limit": case.limit, "disks": disks}
+        self.server.stdin.write(json.dumps(request).encode() + b"\n")
+        self.server.stdin.flush()
+        # The runner ends the case itself at its limit; past this the machine hangs.
+        end = time.monotonic() + case.limit + 90
+        while True:
+            try:
+                line = self.lines.get(timeout=max(0.1, end - time.monotonic()))
+            except queue.Empty:
+                self.vm.show_blocked()
+                raise LabError(f"{case.name}: the machine hangs") from None
+            if line is None:
+                raise LabError(f"{case.name}: the connection to the machine broke")
+            if line.startswith(MARK):
+                result = json.loads(line[len(MARK):])
+                return Verdict(case.name, result["ok"], result["seconds"], result["skipped"])
+            say(f"[{self.vm.options.suite} {case.name}] {line}")
+
+
+def provide(machine: vm.VM, package: bool) -> None:
+    """Copy the cases and what they use into a machine, and install thinmgr there."""
+    files = [(VM_DIR / "guest" / "tm.py", f"{GUEST_HOME}/tm.py"),
+             (VM_DIR / "guest" / "runner.py", f"{GUEST_HOME}/runner.py"),
+             (CASES_DIR, f"{GUEST_HOME}/cases")]
+    built = deb.get(machine.options.suite) if package else None
+    if built:
+        files += [(built.deb, "/root/thinmgr.deb"), (built.tools, "/root/tools.tar")]
+    machine.put(files)
+    if built:
+        machine.sh(f"mkdir -p {GUEST_HOME}/tools && tar -C {GUEST_HOME}/tools -xf /root/tools.tar")
+        machine.sh("dpkg -i /root/thinmgr.deb", limit=180)
+        try:
+            machine.sh(f"cd {GUEST_HOME} && python3 -c 'import tm; tm.wait_ready(60)'", limit=120)
+        except LabError as err:
+            status = machine.sh("systemctl status --no-pager --full -n 50 thinmgrd", check=False)
+            raise LabError(f"thinmgrd does not come up after installation: {err}\n{status}") from err
+
+
+class HostCase:
+    """What run(t) gets on the host: the machine, and calls of the case's own functions in it."""
+
+    def __init__(self, case: CaseInfo, machine: vm.VM) -> None:
+        self.name = case.name
+        self.case = case
+        self.vm = machine
+
+    def log(self, text: str) -> None:
+        say(f"[{self.vm.options.suite} {self.name}] {text}")
+
+    step = log
+
+    def check(self, condition: object, text: str) -> None:
+        if not condition:
+            raise LabError(f"not so: {text}")
+
+    def equal(self, got: object, wanted: object, text: str) -> None:
+        if got != wanted:
+            raise LabError(f"{text}: {got!r}, expected {wanted!r}")
+
+    def call(self, function: str, *args: object, limit: float = 120) -> object:
+        """Run a function of the case's file inside the machine and return its (JSON) result."""
+        result: list[object] = []
+
+        def line(text: str) -> None:
+            if text.startswith(MARK):
+                result.append(json.loads(text[len(MARK):]))
+            else:
+                self.log(text)
+
+        status = self.vm.stream(
+            f"cd / && python3 -u {GUEST_HOME}/runner.py --call {self.case.path.stem} {function} "
+            f"{shlex.quote(json.dumps(list(args)))}", limit, line)
+        if status != 0 or not result:
+            raise LabError(f"{function}() in the machine failed, exit status {status}")
+        return result[0]
+
+    def start(self, function: str, *args: object) -> subprocess.Popen:
+        """Start a function of the case's file inside the machine, without waiting for it."""
+        return self.vm.popen(
+            f"cd / && exec python3 -u {GUEST_HOME}/runner.py --call {self.case.path.stem} {function} "
+            f"{shlex.quote(json.dumps(list(args)))}",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def reset(self, limit: float = vm.BOOT_LIMIT) -> None:
+        """Reset the machine and wait until it is up again."""
+        self.vm.reset()
+        self.vm.wait_up(limit)
+
+
+def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
+    started = time.monotonic()
+    sys.path.insert(0, str(VM_DIR / "guest"))
+    try:
+        spec = importlib.util.spec_from_file_location(f"case_{case.name}", case.path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    # The limit works by ending the machine, on which everything the case does depends.
+    timer = threading.Timer(case.limit, machine.vm.proc.kill) if machine.vm.proc else None
+    if timer:
+        timer.start()
+    ok = True
+    try:
+        module.run(HostCase(case, machine.vm))
+    except Exception as err:
+        late = time.monotonic() - started >= case.limit
+        say(f"[{machine.vm.options.suite} {case.name}] FAILED: "
+            + (f"not done after {case.limit:g} s" if late else str(err)))
+        ok = False
+    finally:
+        if timer:
+            timer.cancel()
+    return Verdict(case.name, ok, time.monotonic() - started)
+
+
+def judge_log(case: CaseInfo, machine: Machine, verdict: Verdict) -> Verdict:
+    """A case fails when the kernel complained while it ran."""
+    bad = scan.bad_lines(machine.vm.scanner.new_text(), case.allow_log)
+    for line in bad[:40]:
+        say(f"[{machine.vm.options.suite} {case.name}] kernel: {line}")
+    return Verdict(verdict.name, verdict.ok and not bad, verdict.seconds, verdict.skipped)
+
+
+def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str) -> list[Verdict]:
+    """Run cases one after the other; a machine that breaks is replaced for the rest."""
+    verdicts: list[Verdict] = []
+    waiting = list(cases)
+    while waiting:
+        try:
+            with Machine(options, label, any(c.package for c in waiting)) as machine:
+                bad = scan.bad_lines(machine.vm.scanner.new_text())
+                if bad:
+                    raise LabError("the kernel complained before any case ran:\n" + "\n".join(bad))
+                while waiting:
+                    case = waiting[0]
+                    started = time.monotonic()
+                    try:
+                        verdict = run_on_host(case, machine) if case.host else machine.run_inside(case)
+                    except (LabError, BrokenPipeError) as err:
+                        say(f"[{options.suite} {case.name}] FAILED: {err}")
+                        verdict = Verdict(case.name, False, time.monotonic() - started)
+                        verdicts.append(judge_log(case, machine, verdict))
+                        waiting.pop(0)
+                        break
+                    verdict = judge_log(case, machine, verdict)
+                    verdicts.append(verdict)
+                    waiting.pop(0)
+                    word = "skipped" if verdict.skipped else "passed" if verdict.ok else "FAILED"
+                    say(f"[{options.suite} {case.name}] {word}, {verdict.seconds:.1f} s")
+                if options.keep:
+                    say("lab: the machine keeps running\n" + machine.vm.how_to_get_in())
+        except LabError as err:
+            say(f"lab: {err}")
+            verdicts += [Verdict(c.name, False, 0) for c in waiting]
+            waiting = []
+    return verdicts
+
+
+def choose(wanted: Sequence[str], suite: str, all_cases: Sequence[CaseInfo]) -> list[CaseInfo]:
+    """The cases named, or all that run on the suite. A name asked for runs on any suite."""
+    if not wanted:
+        return [c for c in all_cases if suite in c.suites]
+    known = {c.name: c for c in all_cases}
+    for name in wanted:
+        if name not in known:
+            raise LabError(f"no case {name}; there are: {', '.join(sorted(known))}")
+    return [known[name] for name in wanted]
+
+
+def run_cases(wanted: Sequence[str], suite: str, accel: str, keep: bool) -> list[Verdict]:
+    cases = choose(wanted, suite, find())
+    shared = [c for c in cases if not c.own_boot]
+    verdicts: list[Verdict] = []
+    if shared:
+        verdicts += run_group(shared, vm.Options(suite=suite, disks=shared_disks(shared), accel=accel,
+                                                 keep=keep), "shared")
+    for case in cases:
+        if case.own_boot:
+            verdicts += run_group([case], vm.Options(suite=suite, disks=case.disks, accel=accel,
+                                                     keep=keep), case.name)
+    return verdicts

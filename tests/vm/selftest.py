@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Quick tests of the lab's own logic: no machine is started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from lab import cases, cli, deb, image, scan, util  # noqa: E402
+
+
+class Scanner(unittest.TestCase):
+    def test_each_complaint_is_found(self) -> None:
+        for line in (
+                "[    5.1] BUG: kernel NULL pointer dereference, address: 0000000000000000",
+                "[    5.1] WARNING: CPU: 0 PID: 91 at drivers/md/dm-thin.c:2301 process_cell+0x1/0x2",
+                "[    5.1] Oops: 0000 [#1] PREEMPT SMP NOPTI",
+                "[    5.1] kernel BUG at drivers/md/dm-bufio.c:99!",
+                "[    5.1] WARNING: possible circular locking dependency detected",
+                "[    5.1] INFO: task kworker/0:1:12 blocked for more than 120 seconds.",
+                "[    5.1] Call Trace:",
+                "[    5.1] Kernel panic - not syncing: Fatal exception",
+                "[    5.1] BUG: KASAN: slab-use-after-free in pool_map+0x1/0x2",
+                "[    5.1] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!"):
+            self.assertEqual(scan.bad_lines(f"fine\n{line}\nfine\n"), [line])
+
+    def test_ordinary_lines_pass(self) -> None:
+        self.assertEqual(scan.bad_lines(
+            "[1.0] device-mapper: thin: 254:2: reached low water mark for data device\n"
+            "[1.0] device-mapper: thin: 254:2: switching pool to out-of-data-space mode\n"
+            "[1.0] Buffer I/O error on dev dm-3\n[1.0] debugging a bug: none\n"), [])
+
+    def test_provoked_lines_are_allowed_by_pattern(self) -> None:
+        text = "WARNING: CPU: 0 at a.c:1\nWARNING: CPU: 0 at b.c:2\n"
+        self.assertEqual(scan.bad_lines(text, [r"at a\.c"]), ["WARNING: CPU: 0 at b.c:2"])
+
+    def test_growing_file_is_read_once_and_by_whole_lines(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / "console"
+            scanner = scan.LogScanner(path)
+            self.assertEqual(scanner.new_text(), "")
+            path.write_bytes(b"one\nBUG")
+            self.assertEqual(scanner.new_text(), "one\n")
+            with path.open("ab") as log:
+                log.write(b": two\n")
+            self.assertEqual(scan.bad_lines(scanner.new_text()), ["BUG: two"])
+            self.assertEqual(scanner.new_text(), "")
+
+
+class Keys(unittest.TestCase):
+    def test_boundaries_count(self) -> None:
+        self.assertNotEqual(util.digest(["ab", "c"]), util.digest(["a", "bc"]))
+        self.assertEqual(util.digest(["a", b"b"]), util.digest([b"a", "b"]))
+
+    def test_tree_follows_content_not_build_results(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name)
+            subprocess.run(["git", "init", "-q", name], check=True)
+            (root / ".gitignore").write_text("/build/\n")
+            (root / "src").mkdir()
+            (root / "src" / "a.c").write_text("int a;\n")
+            first = util.tree_digest(root, ["."])
+            (root / "build").mkdir()
+            (root / "build" / "a.o").write_text("object")
+            os.utime(root / "src" / "a.c", (1, 1))
+            self.assertEqual(util.tree_digest(root, ["."]), first)
+            (root / "src" / "b.c").write_text("int b;\n")
+            second = util.tree_digest(root, ["."])
+            self.assertNotEqual(second, first)
+            (root / "src" / "b.c").unlink()
+            self.assertEqual(util.tree_digest(root, ["."]), first)
+            (root / "src" / "a.c").chmod(0o755)
+            self.assertNotEqual(util.tree_digest(root, ["."]), first)
+
+
+class Images(unittest.TestCase):
+    def test_packages_by_suite(self) -> None:
+        text = "# comment\nall: a b\nbookworm: c # why\ntrixie: d\n"
+        self.assertEqual(image.packages("bookworm", text), ["a", "b", "c"])
+        self.assertEqual(image.packages("trixie", text), ["a", "b", "d"])
+        with self.assertRaises(util.LabError):
+            image.packages("bookworm", "a b\n")
+
+    def test_modules_come_after_what_they_need(self) -> None:
+        dep = ("k/virtio_net.ko.xz: k/net_failover.ko.xz k/failover.ko.xz\n"
+               "k/net_failover.ko.xz: k/failover.ko.xz\nk/failover.ko.xz:\n")
+        self.assertEqual(image.module_order(dep, "kernel/fs/ext4/ext4.ko\n", ("virtio_net", "ext4")),
+                         ["k/failover.ko.xz", "k/net_failover.ko.xz", "k/virtio_net.ko.xz"])
+        with self.assertRaises(util.LabError):
+            image.module_order(dep, "", ("missing",))
+
+    def test_archive_is_readable_by_cpio_rules(self) -> None:
+        data = image.cpio([("init", 0o100755, b"abc")])
+        self.assertEqual(len(data) % 4, 0)
+        self.assertTrue(data.startswith(b"070701"))
+        self.assertIn(b"init\0", data)
+        self.assertIn(b"TRAILER!!!\0", data)
+
+
+class Packages(unittest.TestCase):
+    def test_build_depends(self) -> None:
+        control = ("Source: x\nBuild-Depends: debhelper-compat (= 13),\n libfoo-dev (>= 1),\n"
+                   " a | b\nStandards-Version: 4\n\nPackage: x\nDepends: y\n")
+        self.assertEqual(deb.build_depends(control), ["debhelper", "libfoo-dev", "a"])
+
+    def test_ours_can_be_read(self) -> None:
+        control = (util.REPO / "packaging/debian/control").read_text()
+        self.assertIn("libdevmapper-dev", deb.build_depends(control))
+
+
+class Cases(unittest.TestCase):
+    def test_constants_are_read_without_running(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / "x.py"
+            path.write_text("raise SystemExit\nSUITES = ['trixie']\nLIMIT = 7\nDISKS = ['1G']\n"
+                            "OWN_BOOT = True\nALLOW_LOG = ['a.*b']\n")
+            info = cases.read_info(path)
+        self.assertEqual((info.name, info.suites, info.limit, info.disks, info.own_boot, info.host,
+                          info.allow_log), ("x", ["trixie"], 7, ["1G"], True, False, ["a.*b"]))
+
+    def test_shared_machine_has_the_largest_of_each_disk(self) -> None:
+        def info(*disks: str) -> cases.CaseInfo:
+            return cases.CaseInfo("n", Path("n"), disks=list(disks))
+        self.assertEqual(cases.shared_disks([info("512M"), info("8G", "1G", "2G")]), ["8G", "4G", "2G"])
+
+    def test_choice(self) -> None:
+        both = cases.CaseInfo("both", Path("b"), suites=["bookworm", "trixie"])
+        one = cases.CaseInfo("one", Path("o"))
+        self.assertEqual(cases.choose([], "trixie", [both, one]), [both])
+        self.assertEqual(cases.choose(["one"], "trixie", [both, one]), [one])
+        with self.assertRaises(util.LabError):
+            cases.choose(["none"], "trixie", [both, one])
+
+    def test_every_case_states_what_the_lab_knows(self) -> None:
+        for info in cases.find():
+            self.assertTrue(set(info.suites) <= set(image.SUITES), info.name)
+            self.assertGreater(info.limit, 0, info.name)
+            self.assertIn("def run(t)", info.path.read_text(), info.name)
+
+    def test_pairs(self) -> None:
+        self.assertEqual(cli.pair("a:/b"), ("a", "/b"))
+        with self.assertRaises(util.LabError):
+            cli.pair("a")
+
+
+def main() -> int:
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    result = unittest.TextTestRunner(verbosity=1, stream=sys.stdout).run(suite)
+    failed = len(result.failures) + len(result.errors)
+    passed = result.testsRun - failed
+    util.record("lab-selftest", passed, failed)
+    print(f"lab self-test: {passed} passed, {failed} failed")
+    return 0 if failed == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
