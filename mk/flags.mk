@@ -13,7 +13,6 @@ CSTD := -std=c17 -D_GNU_SOURCE
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wundef \
 	-Wformat=2 -Wvla -Wpointer-arith -Wwrite-strings -Wcast-align \
 	-Wimplicit-fallthrough -Wno-unused-parameter -Wno-missing-field-initializers
-WARN := $(filter-out,$(WARN))
 HARDEN := -fstack-protector-strong -fPIE -fno-strict-aliasing
 LINK_HARDEN := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 
