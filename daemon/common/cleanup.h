@@ -14,11 +14,11 @@
 #define tm_cleanup(fn) __attribute__((cleanup(fn)))
 
 /* Hand over a pointer: yields its value and leaves NULL behind. */
-#define TM_TAKE(p)                     \
-	({                             \
+#define TM_TAKE(p)                      \
+	({                              \
 		__typeof__(p) _t = (p); \
-		(p) = NULL;            \
-		_t;                    \
+		(p) = NULL;             \
+		_t;                     \
 	})
 
 /* Hand over a file descriptor: yields its value and leaves -1 behind. */
@@ -58,8 +58,8 @@ static inline pthread_mutex_t *tm_lock(pthread_mutex_t *m)
 	return m;
 }
 
-#define tm_auto_free  tm_cleanup(tm_freep)
-#define tm_auto_close tm_cleanup(tm_closep)
+#define tm_auto_free   tm_cleanup(tm_freep)
+#define tm_auto_close  tm_cleanup(tm_closep)
 #define tm_auto_fclose tm_cleanup(tm_fclosep)
 
 /* Holds @m until the end of the enclosing scope. */

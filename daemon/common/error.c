@@ -16,8 +16,10 @@ struct fact {
 };
 
 static const struct fact facts[TM_ERR_COUNT] = {
-#define TM_ERROR(sym, slug_, http_, exit_, title_) \
-	[TM_ERR_##sym] = { .slug = (slug_), .title = (title_), .http = (http_), .exit_code = (exit_) },
+#define TM_ERROR(sym, slug_, http_, exit_, title_)                                        \
+	[TM_ERR_##sym] = {                                                                \
+		.slug = (slug_), .title = (title_), .http = (http_), .exit_code = (exit_) \
+	},
 #include "errors.def"
 #undef TM_ERROR
 };

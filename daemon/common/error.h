@@ -19,10 +19,10 @@ enum tm_error_code {
 
 struct tm_error {
 	enum tm_error_code code; /* TM_OK: nothing was reported */
-	int errnum;		 /* positive errno behind it, or 0 */
-	char field[96];		 /* the field of the request at fault, JSON pointer style; or "" */
-	char detail[512];	 /* one sentence: what failed, on which object, why */
-	char hint[256];		 /* one sentence: what to do; or "" */
+	int errnum;              /* positive errno behind it, or 0 */
+	char field[96];          /* the field of the request at fault, JSON pointer style; or "" */
+	char detail[512];        /* one sentence: what failed, on which object, why */
+	char hint[256];          /* one sentence: what to do; or "" */
 };
 
 /*

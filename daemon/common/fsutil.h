@@ -9,7 +9,8 @@
 
 /*
  * Read a whole regular file (sysfs and procfs too) of at most @limit bytes. *ret_text is NUL
- * terminated and the caller's to free; ret_len may be NULL. 0, -EFBIG, -EINVAL (not a file), or the errno of open/read.
+ * terminated and the caller's to free; ret_len may be NULL. 0, -EFBIG, -EINVAL (not a file), or the
+ * errno of open/read.
  */
 int tm_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_len);
 
@@ -27,7 +28,9 @@ int tm_fsync_parent(const char *path);
 uint64_t tm_now_monotonic_usec(void);
 uint64_t tm_now_realtime_usec(void);
 
-/* RFC 3339 in UTC with milliseconds ("2026-01-02T03:04:05.678Z"); buf of at least 32. Returns buf. */
+/*
+ * RFC 3339 in UTC with milliseconds ("2026-01-02T03:04:05.678Z"); buf of at least 32. Returns buf.
+ */
 const char *tm_time_format(uint64_t realtime_usec, char *buf, size_t len);
 /* The reverse; accepts fractions and offsets. 0 or -EINVAL. */
 int tm_time_parse(const char *text, uint64_t *ret_realtime_usec);

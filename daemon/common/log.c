@@ -26,7 +26,10 @@
 static atomic_int log_max_level = LOG_INFO;
 static atomic_bool log_to_journal;
 
-/* JOURNAL_STREAM names the device and inode of the socket systemd gave us; stderr may since point elsewhere. */
+/*
+ * JOURNAL_STREAM names the device and inode of the socket systemd gave us; stderr may since point
+ * elsewhere.
+ */
 static bool stderr_is_journal(void)
 {
 	const char *stream = getenv("JOURNAL_STREAM");
@@ -64,7 +67,7 @@ int tm_log_level(void)
 static const char *level_name(int level)
 {
 	static const char *const names[] = { "emergency", "alert",  "critical", "error",
-					     "warning",	  "notice", "info",	"debug" };
+					     "warning",   "notice", "info",     "debug" };
 
 	return names[level & 7];
 }
@@ -117,8 +120,7 @@ static int write_journal(int level, const struct tm_log_fields *fields, const ch
 		if (fields->error && fields->error->code != TM_OK) {
 			add_field(&f, "TM_ERROR", tm_error_slug(fields->error->code));
 			if (fields->error->errnum) {
-				(void)snprintf(number, sizeof(number), "%d",
-					       fields->error->errnum);
+				(void)snprintf(number, sizeof(number), "%d", fields->error->errnum);
 				add_field(&f, "ERRNO", number);
 			}
 		}
@@ -144,7 +146,9 @@ static void write_stderr(int level, const struct tm_log_fields *fields, const ch
 			       fields->operation ? fields->operation : "");
 	len = strlen(line);
 	line[len++] = '\n';
-	/* One write, so that lines of several threads do not mix; nowhere to report a failure to. */
+	/*
+	 * One write, so that lines of several threads do not mix; nowhere to report a failure to.
+	 */
 	if (write(STDERR_FILENO, line, len) < 0)
 		return;
 }

@@ -18,8 +18,9 @@ void tm_log_set_level(int max_level);
 int tm_log_level(void);
 
 /*
- * Fields may be NULL. The error's slug and errno become fields; its detail and hint are added to the
- * message unless the message has them already. @message_id: 32 hex digits (packaging/thinmgr.catalog), or NULL.
+ * Fields may be NULL. The error's slug and errno become fields; its detail and hint are added to
+ * the message unless the message has them already. @message_id: 32 hex digits
+ * (packaging/thinmgr.catalog), or NULL.
  */
 struct tm_log_fields {
 	const char *pool;

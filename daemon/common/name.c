@@ -76,8 +76,8 @@ int tm_uuid_parse(const char *text, struct tm_uuid *ret)
 	for (i = 0; i < sizeof(id.text) - 1; i++) {
 		if (is_dash(i) ? text[i] != '-' : hex_digit(text[i]) < 0)
 			return -EINVAL;
-		id.text[i] = text[i] >= 'A' && text[i] <= 'F' ? (char)(text[i] - 'A' + 'a') :
-								text[i];
+		id.text[i] = text[i] >= 'A' && text[i] <= 'F' ? (char)(text[i] - 'A' + 'a')
+							      : text[i];
 	}
 	if (text[i])
 		return -EINVAL;

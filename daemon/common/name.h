@@ -15,9 +15,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define TM_NAME_MAX 63
-#define TM_DM_NAME_SIZE 128 /* with the final NUL */
-#define TM_DM_UUID_SIZE 129
+#define TM_NAME_MAX       63
+#define TM_DM_NAME_SIZE   128 /* with the final NUL */
+#define TM_DM_UUID_SIZE   129
 #define TM_DM_UUID_PREFIX "THINMGR-"
 
 struct tm_uuid {
@@ -34,12 +34,17 @@ void tm_uuid_generate(struct tm_uuid *ret);
 int tm_uuid_parse(const char *text, struct tm_uuid *ret);
 bool tm_uuid_equal(const struct tm_uuid *a, const struct tm_uuid *b);
 
-/* Build names; @volume and @volume_id are only read for TM_ROLE_VOLUME. Never fail for valid input. */
+/*
+ * Build names; @volume and @volume_id are only read for TM_ROLE_VOLUME. Never fail for valid input.
+ */
 void tm_dm_name(char buf[TM_DM_NAME_SIZE], enum tm_dm_role role, const char *pool,
 		const char *volume);
 void tm_dm_uuid(char buf[TM_DM_UUID_SIZE], enum tm_dm_role role, const struct tm_uuid *pool,
 		const struct tm_uuid *volume_id);
-/* The reverse of tm_dm_uuid: 0, or -EINVAL when @dm_uuid is not one of ours. @ret_volume may be NULL. */
+/*
+ * The reverse of tm_dm_uuid: 0, or -EINVAL when @dm_uuid is not one of ours. @ret_volume may be
+ * NULL.
+ */
 int tm_dm_uuid_parse(const char *dm_uuid, enum tm_dm_role *ret_role, struct tm_uuid *ret_pool,
 		     struct tm_uuid *ret_volume);
 

@@ -11,15 +11,18 @@
 #include <stdint.h>
 
 #define TM_SECTOR ((uint64_t)512)
-#define TM_KIB	  ((uint64_t)1024)
-#define TM_MIB	  (1024 * TM_KIB)
-#define TM_GIB	  (1024 * TM_MIB)
-#define TM_TIB	  (1024 * TM_GIB)
+#define TM_KIB    ((uint64_t)1024)
+#define TM_MIB    (1024 * TM_KIB)
+#define TM_GIB    (1024 * TM_MIB)
+#define TM_TIB    (1024 * TM_GIB)
 
-#define TM_USEC_PER_SEC	 ((uint64_t)1000000)
+#define TM_USEC_PER_SEC  ((uint64_t)1000000)
 #define TM_USEC_PER_MSEC ((uint64_t)1000)
 
-/* Round up or down to a multiple of @unit (> 0). Rounding up past 2^64-1 gives the largest multiple. */
+/*
+ * Round up or down to a multiple of @unit (> 0). Rounding up past 2^64-1 gives the largest
+ * multiple.
+ */
 uint64_t tm_round_up(uint64_t value, uint64_t unit);
 uint64_t tm_round_down(uint64_t value, uint64_t unit);
 

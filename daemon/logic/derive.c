@@ -10,8 +10,8 @@ static bool at_mark(uint64_t used, uint64_t total, uint64_t mark)
 
 static uint64_t metadata_mark(const struct tm_thin_pool_status *s)
 {
-	return s->metadata_low_water_valid ? s->metadata_low_water :
-					     tm_metadata_low_water_blocks(s->metadata_total);
+	return s->metadata_low_water_valid ? s->metadata_low_water
+					   : tm_metadata_low_water_blocks(s->metadata_total);
 }
 
 static enum tm_pool_mode mode_of(const struct tm_thin_pool_status *s)

@@ -9,17 +9,19 @@
 #include "logic/model.h"
 
 enum tm_change {
-	TM_CHANGE_LOW_WATER = 1 << 0,	       /* free data <= mark now, was above (or the size changed since) */
+	TM_CHANGE_LOW_WATER =
+		1 << 0, /* free data <= mark now, was above (or the size changed since) */
 	TM_CHANGE_METADATA_LOW_WATER = 1 << 1,
 	TM_CHANGE_MODE = 1 << 2,
-	TM_CHANGE_OUT_OF_SPACE = 1 << 3,       /* entered out_of_data_space */
-	TM_CHANGE_NEEDS_CHECK = 1 << 4,	       /* flag newly set */
+	TM_CHANGE_OUT_OF_SPACE = 1 << 3, /* entered out_of_data_space */
+	TM_CHANGE_NEEDS_CHECK = 1 << 4,  /* flag newly set */
 	TM_CHANGE_NEEDS_CHECK_CLEARED = 1 << 5,
-	TM_CHANGE_SPACE_BACK = 1 << 6,	       /* left out_of_data_space, into whatever mode */
+	TM_CHANGE_SPACE_BACK = 1 << 6, /* left out_of_data_space, into whatever mode */
 	TM_CHANGE_TRANSACTION = 1 << 7,
 	TM_CHANGE_DATA_SIZE = 1 << 8,
 	TM_CHANGE_METADATA_SIZE = 1 << 9,
-	TM_CHANGE_NO_SPACE_TIMEOUT = 1 << 10,  /* the kernel gave up queueing: queue_if_no_space turned into error_if_no_space */
+	TM_CHANGE_NO_SPACE_TIMEOUT = 1 << 10, /* the kernel gave up queueing: queue_if_no_space
+						 turned into error_if_no_space */
 };
 
 /*

@@ -83,20 +83,19 @@ static json_t *pool_to_json(const struct tm_pool_record *p)
 	char created[32];
 
 	(void)tm_time_format(p->created_usec, created, sizeof(created));
-	return json_pack("{s:s, s:s, s:s, s:b, s:I, s:b, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I,"
-			 " s:I, s:b, s:o, s:s}",
-			 "id", p->id.text, "name", p->name, "backing", "file", "sparse",
-			 (int)p->sparse, "block_size", (json_int_t)p->block_bytes, "zeroing",
-			 (int)p->zeroing, "discard", (int)p->discard, "discard_passdown",
-			 (int)p->discard_passdown, "when_full", tm_when_full_name(p->when_full),
-			 "data_size", (json_int_t)p->data_bytes, "data_reserve",
-			 (json_int_t)p->data_reserve_bytes, "metadata_size",
-			 (json_int_t)p->metadata_bytes, "metadata_reserve",
-			 (json_int_t)p->metadata_reserve_bytes, "low_water",
-			 (json_int_t)p->low_water_bytes, "transaction_id",
-			 (json_int_t)p->transaction_id, "next_dev_id", (json_int_t)p->next_dev_id,
-			 "active", (int)p->active, "policy", tm_policy_to_json(&p->policy),
-			 "created", created);
+	return json_pack(
+		"{s:s, s:s, s:s, s:b, s:I, s:b, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I,"
+		" s:I, s:b, s:o, s:s}",
+		"id", p->id.text, "name", p->name, "backing", "file", "sparse", (int)p->sparse,
+		"block_size", (json_int_t)p->block_bytes, "zeroing", (int)p->zeroing, "discard",
+		(int)p->discard, "discard_passdown", (int)p->discard_passdown, "when_full",
+		tm_when_full_name(p->when_full), "data_size", (json_int_t)p->data_bytes,
+		"data_reserve", (json_int_t)p->data_reserve_bytes, "metadata_size",
+		(json_int_t)p->metadata_bytes, "metadata_reserve",
+		(json_int_t)p->metadata_reserve_bytes, "low_water", (json_int_t)p->low_water_bytes,
+		"transaction_id", (json_int_t)p->transaction_id, "next_dev_id",
+		(json_int_t)p->next_dev_id, "active", (int)p->active, "policy",
+		tm_policy_to_json(&p->policy), "created", created);
 }
 
 static json_t *volume_to_json(const struct tm_volume_record *v, const char *origin)

@@ -10,7 +10,7 @@
 #define REACTION_DEFAULT_USEC (200 * TM_USEC_PER_MSEC)
 #define ARM_DEFAULT_USEC      (500 * TM_USEC_PER_MSEC)
 #define STEP_RATE_SECONDS     5
-#define RATE_JOIN_USEC	      TM_USEC_PER_MSEC
+#define RATE_JOIN_USEC        TM_USEC_PER_MSEC
 
 #define BACKOFF_FIRST_USEC TM_USEC_PER_SEC
 #define BACKOFF_MOST_USEC  (60 * TM_USEC_PER_SEC)
@@ -59,8 +59,8 @@ static uint64_t arm_usec(const struct tm_extend_input *in)
 /* What must be left so that it outlasts the extension that it sets off. */
 static uint64_t rate_mark(const struct tm_extend_input *in)
 {
-	return rate_blocks(in, tm_sat_add(tm_sat_mul(reaction_usec(in), 4),
-					  tm_sat_mul(arm_usec(in), 2)));
+	return rate_blocks(
+		in, tm_sat_add(tm_sat_mul(reaction_usec(in), 4), tm_sat_mul(arm_usec(in), 2)));
 }
 
 /* The kernel's own mark in a table of @total: given for the live one, by its rule for another. */
@@ -81,7 +81,9 @@ static uint64_t mark_of(const struct tm_extend_input *in, uint64_t total)
 	return min64(mark, total / 2);
 }
 
-/* Share of the size that is to be free after an extension for the percentage's sake, and at most. */
+/*
+ * Share of the size that is to be free after an extension for the percentage's sake, and at most.
+ */
 static void target_shares(const struct tm_extend_input *in, uint64_t *ret_share, uint64_t *ret_most)
 {
 	uint64_t percent = in->policy->low_water_percent;
@@ -91,7 +93,8 @@ static void target_shares(const struct tm_extend_input *in, uint64_t *ret_share,
 	 * it would be armed again at once, and then grown by whatever resumes the pool.
 	 */
 	*ret_most = in->arm_only_near ? 750 : 625;
-	*ret_share = min64(in->arm_only_near ? percent * 20 : min64(percent * 20, percent * 10 + 125),
+	*ret_share = min64(in->arm_only_near ? percent * 20
+					     : min64(percent * 20, percent * 10 + 125),
 			   *ret_most);
 }
 
@@ -114,7 +117,8 @@ static uint64_t size_leaving_share(uint64_t used, uint64_t thousandths)
 }
 
 /*
- * The smallest size in which @used leaves the target free, but for rounding. Solved for each part of the target alone; each grows with the rate or not at all.
+ * The smallest size in which @used leaves the target free, but for rounding. Solved for each part
+ * of the target alone; each grows with the rate or not at all.
  */
 static uint64_t size_for_target(const struct tm_extend_input *in, uint64_t used)
 {
@@ -125,9 +129,9 @@ static uint64_t size_for_target(const struct tm_extend_input *in, uint64_t used)
 	size = max64(size, tm_sat_add(used, tm_sat_mul(rate_mark(in), 2)));
 	/* Twice the kernel's mark is half the size while that is small, then constant. */
 	if (in->kernel_low_water_blocks)
-		size = max64(size, min64(tm_sat_mul(used, 2),
-					 tm_sat_add(used, 2 * tm_metadata_low_water_blocks(
-								      UINT64_MAX))));
+		size = max64(size,
+			     min64(tm_sat_mul(used, 2),
+				   tm_sat_add(used, 2 * tm_metadata_low_water_blocks(UINT64_MAX))));
 	return min64(size, size_leaving_share(used, most));
 }
 
@@ -224,8 +228,8 @@ static enum tm_extend_verdict verdict_of(const struct tm_extend_input *in, uint6
 void tm_extend_decide(const struct tm_extend_input *in, struct tm_extend_plan *ret)
 {
 	uint64_t allowed = allowed_size(in);
-	uint64_t available =
-		tm_sat_add(in->reserve_blocks, in->backing_free_bytes / in->unit_bytes);
+	uint64_t available = tm_sat_add(in->reserve_blocks,
+					in->backing_free_bytes / in->unit_bytes);
 	uint64_t total = in->total_blocks, size;
 	struct tm_extend_plan plan = { 0 };
 

@@ -28,24 +28,25 @@
 
 struct tm_extend_input {
 	const struct tm_extend_policy *policy;
-	uint64_t unit_bytes;	 /* bytes in a block: the data block, or 4096 for metadata */
+	uint64_t unit_bytes; /* bytes in a block: the data block, or 4096 for metadata */
 	uint64_t used_blocks;
-	uint64_t total_blocks;	 /* in the live table */
-	uint64_t reserve_blocks; /* armed: under the device, not in the table */
+	uint64_t total_blocks;            /* in the live table */
+	uint64_t reserve_blocks;          /* armed: under the device, not in the table */
 	uint64_t kernel_low_water_blocks; /* metadata: the kernel's own mark; data: 0 */
-	uint64_t limit_blocks;	 /* most the format or target can take in total; 0: no limit */
+	uint64_t limit_blocks;       /* most the format or target can take in total; 0: no limit */
 	uint64_t backing_free_bytes; /* what the backing can give beyond the reserve */
 	uint64_t rate_bytes_per_sec; /* fastest recent growth; 0 when unknown */
-	uint64_t reaction_usec;	 /* slowest recent event-to-live; 0: use the default of 200 ms */
-	uint64_t arm_usec;	 /* slowest recent arming; 0: use the default of 500 ms */
-	bool arm_only_near;	 /* metadata: any resume takes all that is armed into use, so arm only
-				  * when less than the target is free */
-	bool frozen;		 /* read-only, fail or needs_check: the kernel would not grow it */
+	uint64_t reaction_usec; /* slowest recent event-to-live; 0: use the default of 200 ms */
+	uint64_t arm_usec;      /* slowest recent arming; 0: use the default of 500 ms */
+	bool arm_only_near; /* metadata: any resume takes all that is armed into use, so arm only
+			     * when less than the target is free */
+	bool frozen;        /* read-only, fail or needs_check: the kernel would not grow it */
 };
 
 enum tm_extend_verdict {
 	TM_EXTEND_NOT_NEEDED,
-	TM_EXTEND_NOW,	      /* new_total_blocks says to what; all of it armed or partly to be taken from the backing */
+	TM_EXTEND_NOW, /* new_total_blocks says to what; all of it armed or partly to be taken from
+			  the backing */
 	TM_EXTEND_DISABLED,   /* needed, but the policy says no */
 	TM_EXTEND_AT_MAXIMUM, /* needed, but policy or format allow no more */
 	TM_EXTEND_NO_BACKING, /* needed, but the backing has nothing left */
@@ -54,11 +55,12 @@ enum tm_extend_verdict {
 
 struct tm_extend_plan {
 	enum tm_extend_verdict verdict;
-	uint64_t mark_blocks;	     /* the low-water mark that belongs to total_blocks now */
-	uint64_t new_total_blocks;   /* valid for TM_EXTEND_NOW */
-	uint64_t new_mark_blocks;    /* the mark for the table of new_total_blocks */
-	uint64_t want_reserve_blocks; /* how much should lie armed for the next step, from the current total
-				       * when nothing is extended, else from new_total_blocks; 0 when no more may be */
+	uint64_t mark_blocks;         /* the low-water mark that belongs to total_blocks now */
+	uint64_t new_total_blocks;    /* valid for TM_EXTEND_NOW */
+	uint64_t new_mark_blocks;     /* the mark for the table of new_total_blocks */
+	uint64_t want_reserve_blocks; /* how much should lie armed for the next step, from the
+				       * current total when nothing is extended, else from
+				       * new_total_blocks; 0 when no more may be */
 };
 
 /* Pure; never fails for a valid policy (tm_policy_check). */
@@ -88,7 +90,7 @@ struct tm_latency {
 };
 void tm_latency_add(struct tm_latency *l, uint64_t usec);
 uint64_t tm_latency_slowest(const struct tm_latency *l); /* of the ring; 0 when empty */
-uint64_t tm_latency_median(const struct tm_latency *l);	 /* of the ring; 0 when empty */
+uint64_t tm_latency_median(const struct tm_latency *l);  /* of the ring; 0 when empty */
 
 /*
  * Back-off after a failed attempt: 1 s doubling to 60 s. One event at the first

@@ -15,7 +15,8 @@ void tm_json_reader_init(struct tm_json_reader *r, json_t *object, const char *p
 	*r = (struct tm_json_reader){ .object = object, .prefix = prefix, .err = err };
 	if (!json_is_object(object))
 		r->failed = tm_error_field(err, TM_ERR_WRONG_TYPE, prefix,
-					   "%s has to be a JSON object", prefix[0] ? prefix : "this");
+					   "%s has to be a JSON object",
+					   prefix[0] ? prefix : "this");
 }
 
 /* The JSON pointer of a field; a name from outside may hold anything, so RFC 6901's escapes. */
@@ -212,7 +213,7 @@ int tm_json_reader_finish(struct tm_json_reader *r)
 
 	if (r->failed)
 		return r->failed;
-	json_object_foreach(r->object, name, value) {
+	json_object_foreach (r->object, name, value) {
 		if (was_asked_for(r, name))
 			continue;
 		pointer_of(r, name, pointer);
@@ -287,12 +288,11 @@ json_t *tm_json_parse(const char *text, size_t len, struct tm_error *err)
 static json_t *extend_to_json(const struct tm_extend_policy *p)
 {
 	/* "o" takes the reference, also when packing fails. */
-	return json_pack("{s:b, s:I, s:I, s:I, s:o}", "auto_extend", (int)p->enabled,
-			 "low_water_percent", (json_int_t)p->low_water_percent, "step_percent",
-			 (json_int_t)p->step_percent, "step_min", (json_int_t)p->step_min_bytes,
-			 "maximum",
-			 p->maximum_bytes ? json_integer((json_int_t)p->maximum_bytes) :
-					    json_null());
+	return json_pack(
+		"{s:b, s:I, s:I, s:I, s:o}", "auto_extend", (int)p->enabled, "low_water_percent",
+		(json_int_t)p->low_water_percent, "step_percent", (json_int_t)p->step_percent,
+		"step_min", (json_int_t)p->step_min_bytes, "maximum",
+		p->maximum_bytes ? json_integer((json_int_t)p->maximum_bytes) : json_null());
 }
 
 json_t *tm_policy_to_json(const struct tm_policy *policy)

@@ -20,10 +20,10 @@
  * failed the others do nothing, so a reader may call all and check once at the end.
  */
 struct tm_json_reader {
-	json_t *object;	      /* borrowed */
+	json_t *object;       /* borrowed */
 	const char *prefix;   /* JSON pointer of the object: "" or "/policy/data" */
 	struct tm_error *err; /* filled at the first fault */
-	int failed;	      /* 0 or negative errno */
+	int failed;           /* 0 or negative errno */
 	const char *seen[48]; /* names asked for */
 	unsigned int n_seen;
 };
@@ -41,7 +41,9 @@ int tm_json_get_object(struct tm_json_reader *r, const char *name, json_t **ret)
 int tm_json_get_array(struct tm_json_reader *r, const char *name, json_t **ret);  /* borrowed */
 /* Turn an absent field (a getter's 0) into MISSING_FIELD. Returns the reader's state. */
 int tm_json_require(struct tm_json_reader *r, const char *name, int got);
-/* Refuse fields that were never asked for. Returns 0 or -EINVAL: the verdict on the whole object. */
+/*
+ * Refuse fields that were never asked for. Returns 0 or -EINVAL: the verdict on the whole object.
+ */
 int tm_json_reader_finish(struct tm_json_reader *r);
 
 #define TM_JSON_DEPTH_MAX 16

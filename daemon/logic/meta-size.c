@@ -7,10 +7,10 @@
 /* Entries in a leaf of the mapping tree, which splitting leaves half full. */
 #define MAPPINGS_PER_BLOCK 126
 
-#define INITIAL_THINS	  100
-#define INITIAL_LEAST	  (2 * TM_MIB)
-#define MAPPINGS_MOST	  TM_GIB
-#define LOW_WATER_MOST	  1024
+#define INITIAL_THINS  100
+#define INITIAL_LEAST  (2 * TM_MIB)
+#define MAPPINGS_MOST  TM_GIB
+#define LOW_WATER_MOST 1024
 
 uint64_t tm_metadata_size_rule(uint64_t data_bytes, uint32_t block_bytes, uint32_t thins)
 {

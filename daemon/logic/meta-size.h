@@ -12,10 +12,16 @@
 /* Bytes by the rule alone, equal to what thin_metadata_size prints for the same arguments. */
 uint64_t tm_metadata_size_rule(uint64_t data_bytes, uint32_t block_bytes, uint32_t thins);
 
-/* The mark at which the kernel reports metadata as low: a quarter of it, at most 1024 blocks. In 4 KiB blocks. */
+/*
+ * The mark at which the kernel reports metadata as low: a quarter of it, at most 1024 blocks. In 4
+ * KiB blocks.
+ */
 uint64_t tm_metadata_low_water_blocks(uint64_t total_blocks);
 
-/* What a new pool gets: the rule for 100 thin devices, at least 2 MiB (the kernel's advice), at most the format's limit. */
+/*
+ * What a new pool gets: the rule for 100 thin devices, at least 2 MiB (the kernel's advice), at
+ * most the format's limit.
+ */
 uint64_t tm_metadata_size_initial(uint64_t data_bytes, uint32_t block_bytes);
 
 /*

@@ -18,7 +18,7 @@
 #define TM_METADATA_BLOCK 4096
 /* 255 bitmap entries of 2^14-64 blocks: what the format can address. */
 #define TM_METADATA_MAX_BYTES ((uint64_t)255 * ((1 << 14) - 64) * TM_METADATA_BLOCK)
-#define TM_DEV_ID_MAX ((1u << 24) - 1)
+#define TM_DEV_ID_MAX         ((1u << 24) - 1)
 
 /* Ordered by degradation: a larger value is a worse mode. */
 enum tm_pool_mode {
@@ -35,16 +35,17 @@ enum tm_backing_kind { TM_BACKING_FILE }; /* block, lvm, adopted: later */
 /* How one of a pool's two spaces grows by itself. */
 struct tm_extend_policy {
 	bool enabled;
-	uint32_t low_water_percent; /* 1..90: free space, of the size, below which it is always extended */
-	uint32_t step_percent;	    /* 1..1000: growth, of the size */
+	uint32_t low_water_percent; /* 1..90: free space, of the size, below which it is always
+				       extended */
+	uint32_t step_percent;      /* 1..1000: growth, of the size */
 	uint64_t step_min_bytes;    /* growth is at least this */
-	uint64_t maximum_bytes;	    /* never grow past this; 0: as far as the backing has room */
+	uint64_t maximum_bytes;     /* never grow past this; 0: as far as the backing has room */
 };
 
 struct tm_policy {
 	struct tm_extend_policy data;
 	struct tm_extend_policy metadata;
-	bool activate_at_start;	 /* come back after a reboot */
+	bool activate_at_start;  /* come back after a reboot */
 	uint32_t sample_seconds; /* 5..3600: how often space is sampled */
 };
 
@@ -54,7 +55,7 @@ struct tm_volume_record {
 	uint32_t dev_id; /* in the pool's metadata, 24 bits */
 	uint64_t size_bytes;
 	struct tm_uuid origin; /* the volume this is a snapshot of; "" for none */
-	bool active;	       /* wanted: is activated with the pool */
+	bool active;           /* wanted: is activated with the pool */
 	bool read_only;
 	uint64_t created_usec; /* real time */
 };
@@ -64,15 +65,15 @@ struct tm_pool_record {
 	char name[TM_NAME_MAX + 1];
 	enum tm_backing_kind backing;
 	char directory[TM_PATH_SIZE]; /* file backing: holds data, metadata, pool.json */
-	bool sparse;		      /* file backing: space is not preallocated */
+	bool sparse;                  /* file backing: space is not preallocated */
 	uint32_t block_bytes;
-	bool zeroing;		/* new blocks are zeroed */
-	bool discard;		/* discards free blocks */
-	bool discard_passdown;	/* and reach the backing */
+	bool zeroing;          /* new blocks are zeroed */
+	bool discard;          /* discards free blocks */
+	bool discard_passdown; /* and reach the backing */
 	enum tm_when_full when_full;
-	uint64_t data_bytes;		/* size of the pool's table */
-	uint64_t data_reserve_bytes;	/* already under the data device, not yet in the table */
-	uint64_t metadata_bytes;	/* size the pool uses */
+	uint64_t data_bytes;         /* size of the pool's table */
+	uint64_t data_reserve_bytes; /* already under the data device, not yet in the table */
+	uint64_t metadata_bytes;     /* size the pool uses */
 	uint64_t metadata_reserve_bytes;
 	uint64_t low_water_bytes; /* of data, as last loaded */
 	uint64_t transaction_id;
@@ -88,7 +89,7 @@ struct tm_thin_pool_status {
 	enum tm_pool_mode mode;
 	uint64_t transaction_id;
 	uint64_t metadata_used, metadata_total; /* 4 KiB blocks */
-	uint64_t data_used, data_total;		/* data blocks */
+	uint64_t data_used, data_total;         /* data blocks */
 	bool held_root_valid;
 	uint64_t held_root;
 	bool discard, discard_passdown;
@@ -112,7 +113,7 @@ struct tm_sample {
 	uint64_t data_used_bytes, data_total_bytes;
 	uint64_t metadata_used_bytes, metadata_total_bytes;
 	enum tm_pool_mode mode;
-	uint32_t count; /* raw samples it stands for: 1, or more when rolled up */
+	uint32_t count;               /* raw samples it stands for: 1, or more when rolled up */
 	uint64_t data_used_max_bytes; /* the highest of them */
 };
 
@@ -131,7 +132,8 @@ const char *tm_severity_name(enum tm_severity severity);
 /* 0 or -EINVAL. */
 int tm_event_from_slug(const char *slug, enum tm_event_type *ret);
 
-const char *tm_mode_name(enum tm_pool_mode mode); /* "write", "out_of_data_space", "read_only", "fail" */
+const char *tm_mode_name(
+	enum tm_pool_mode mode); /* "write", "out_of_data_space", "read_only", "fail" */
 const char *tm_when_full_name(enum tm_when_full w); /* "queue", "error" */
 int tm_when_full_parse(const char *text, enum tm_when_full *ret);
 

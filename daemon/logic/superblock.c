@@ -3,10 +3,10 @@
 
 #include <errno.h>
 
-#define MAGIC	     ((uint64_t)27022010)
-#define VERSION	     2
-#define CSUM_XOR     ((uint32_t)160774)
-#define FLAG_CHECK   ((uint32_t)1)
+#define MAGIC      ((uint64_t)27022010)
+#define VERSION    2
+#define CSUM_XOR   ((uint32_t)160774)
+#define FLAG_CHECK ((uint32_t)1)
 
 /* Where the fields lie. */
 enum {

@@ -18,14 +18,17 @@ struct tm_superblock {
 	uint32_t version;
 	uint64_t transaction_id;
 	bool held_root;
-	uint64_t data_blocks;	  /* size the data space map knows */
+	uint64_t data_blocks; /* size the data space map knows */
 	uint64_t data_used;
 	uint64_t metadata_blocks; /* size the metadata space map knows */
 	uint64_t metadata_used;
 	uint32_t block_sectors;
 };
 
-/* @block holds TM_SUPERBLOCK_SIZE bytes. 0, -EBADMSG (magic or checksum), -EPROTONOSUPPORT (version or incompat flags). */
+/*
+ * @block holds TM_SUPERBLOCK_SIZE bytes. 0, -EBADMSG (magic or checksum), -EPROTONOSUPPORT (version
+ * or incompat flags).
+ */
 int tm_superblock_parse(const void *block, struct tm_superblock *ret);
 
 /* CRC-32C without inversions, as the kernel's crc32c(): the usual one is ~tm_crc32c(~0, ...). */

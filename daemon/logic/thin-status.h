@@ -10,7 +10,10 @@
 
 #include "logic/model.h"
 
-/* 0, or -EINVAL with *ret untouched. "Fail" and "Error" give failed and TM_MODE_FAIL. "ro" without needs_check and full metadata is READ_ONLY too. */
+/*
+ * 0, or -EINVAL with *ret untouched. "Fail" and "Error" give failed and TM_MODE_FAIL. "ro" without
+ * needs_check and full metadata is READ_ONLY too.
+ */
 int tm_thin_pool_status_parse(const char *params, struct tm_thin_pool_status *ret);
 int tm_thin_status_parse(const char *params, struct tm_thin_status *ret);
 
