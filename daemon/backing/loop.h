@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Loop devices on a file. The kernel is asked for them each time (by the file's device and inode
+ * number), so nothing here can be out of date, and renamed files are found.
+ */
+#ifndef TM_BACKING_LOOP_H
+#define TM_BACKING_LOOP_H
+
+#include <stdbool.h>
+
+#include "common/error.h"
+
+struct tm_loop {
+	int fd; /* read-only is enough to keep it; the caller's to close */
+	unsigned int major, minor;
+	bool direct_io;
+};
+
+/*
+ * Put the open regular file @file_fd behind a loop device, or take the one that is there, made as
+ * large as the file. A new one clears itself when its last user is gone. @path: for messages and
+ * for losetup's list. Direct I/O is tried with the block size the file asks for.
+ */
+int tm_loop_attach(int file_fd, const char *path, struct tm_loop *ret, struct tm_error *err);
+
+/* Tell every loop device on the file that its size changed. */
+int tm_loop_resize(int file_fd, const char *path, struct tm_error *err);
+
+/* Is one of the file's loop devices below another block device? 1, 0 or a negative errno. */
+int tm_loop_in_use(int file_fd, const char *path, struct tm_error *err);
+
+/* Detach every loop device from the file; one that is open detaches when it is closed. */
+int tm_loop_detach(int file_fd, const char *path, struct tm_error *err);
+
+#endif
