@@ -19,11 +19,25 @@ void tm_db_hint_damaged(const struct tm_db *db, struct tm_error *err)
 		db->path);
 }
 
-/* What the file system said, where SQLite only says that something failed. */
+/*
+ * What the file system said, where SQLite only says that something failed: of the log or of the
+ * main file, whichever knows. The connection's own word may be of a later, other call.
+ */
 static int io_errno(struct tm_db *db)
 {
-	int e = db->handle ? sqlite3_system_errno(db->handle) : 0;
+	static const int pointers[] = { SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_FILE_POINTER };
+	int e = 0;
 
+	for (size_t i = 0; i < TM_ARRAY_SIZE(pointers) && e == 0; i++) {
+		sqlite3_file *file = NULL;
+
+		if (sqlite3_file_control(db->handle, "main", pointers[i], &file) != SQLITE_OK ||
+		    !file || !file->pMethods ||
+		    file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &e) != SQLITE_OK)
+			e = 0;
+	}
+	if (e == 0)
+		e = sqlite3_system_errno(db->handle);
 	switch (e) {
 	case EFBIG:
 	case EDQUOT:
@@ -66,7 +80,7 @@ int tm_db_error(struct tm_db *db, int rc, const char *what, struct tm_error *err
 		break;
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
-		e = io_errno(db);
+		e = db->handle ? io_errno(db) : EIO;
 		break;
 	default:
 		e = EIO;
