@@ -298,7 +298,7 @@ class VM:
         for source, _ in files:
             if not source.exists():
                 raise LabError(f"no such file to copy to the guest: {source}")
-        proc = self.popen("tar -xf - -C / --no-same-owner", stdin=subprocess.PIPE)
+        proc = self.popen("tar -xmf - -C / --no-same-owner", stdin=subprocess.PIPE)
         timer = threading.Timer(limit, proc.kill)
         timer.start()
 
