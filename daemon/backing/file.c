@@ -389,13 +389,15 @@ void tm_backing_descriptor_path(const char *directory, char buf[TM_PATH_SIZE + 1
 	(void)snprintf(buf, TM_PATH_SIZE + 16, "%s/" DESCRIPTOR_NAME, directory);
 }
 
-/* Make the file @bytes long, its space allocated or not. -errno; it may have grown in part. */
-static int set_size(int fd, bool allocate, uint64_t bytes)
+/* Make the file longer, its new space allocated or not. -errno; it may have grown in part. */
+static int set_size(int fd, bool allocate, uint64_t from, uint64_t to)
 {
 	int r;
 
+	/* Only what is new, so that a failure is undone by cutting it off. */
 	do
-		r = allocate ? fallocate(fd, 0, 0, (off_t)bytes) : ftruncate(fd, (off_t)bytes);
+		r = allocate ? fallocate(fd, 0, (off_t)from, (off_t)(to - from))
+			     : ftruncate(fd, (off_t)to);
 	while (r < 0 && errno == EINTR);
 	if (r < 0)
 		return -errno;
@@ -460,12 +462,10 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 	}
 
 	if ((uint64_t)st.st_size < bytes) {
-		uint64_t held = (uint64_t)st.st_blocks * TM_SECTOR;
-
-		if (allocate && bytes > held)
-			r = check_room(pool, dir_fd, bytes - held, err);
+		if (allocate)
+			r = check_room(pool, dir_fd, bytes - (uint64_t)st.st_size, err);
 		if (r == 0) {
-			r = set_size(fd, allocate, bytes);
+			r = set_size(fd, allocate, (uint64_t)st.st_size, bytes);
 			if (r < 0)
 				r = fail(err, -r, "allocate", pool, name);
 		}
@@ -505,7 +505,7 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 		if (r < 0)
 			return r;
 	}
-	r = set_size(fd, allocate, bytes);
+	r = set_size(fd, allocate, (uint64_t)st.st_size, bytes);
 	if (r < 0)
 		r = fail(err, -r, "grow", pool, part_name(part));
 	else
