@@ -178,12 +178,13 @@ static bool urgent(const struct tm_extend_input *in, uint64_t available_free)
 }
 
 /* How far to go now: to @size, or only as far as the reserve reaches. */
-static uint64_t armed_first(const struct tm_extend_input *in, uint64_t size)
+static uint64_t armed_first(const struct tm_extend_input *in, uint64_t size, uint64_t allowed)
 {
 	uint64_t armed = tm_sat_add(in->total_blocks, in->reserve_blocks);
 
 	if (!in->reserve_blocks || armed >= size)
-		return size;
+		/* The kernel leaves no rest of metadata unused. */
+		return in->arm_only_near ? max64(size, min64(armed, allowed)) : size;
 	if (free_of(armed, in->used_blocks) > mark_of(in, armed))
 		return armed;
 	/* A reserve that does not outlast its own extension is not worth one. */
@@ -238,7 +239,7 @@ void tm_extend_decide(const struct tm_extend_input *in, struct tm_extend_plan *r
 	if (plan.verdict == TM_EXTEND_NOW) {
 		size = min64(wanted_size(in, total, in->used_blocks), allowed);
 		size = min64(size, tm_sat_add(total, available));
-		size = armed_first(in, size);
+		size = armed_first(in, size, allowed);
 		available -= size - total;
 		plan.new_total_blocks = total = size;
 		plan.new_mark_blocks = mark_of(in, total);
