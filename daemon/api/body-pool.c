@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "api/body.h"
-#include "common/units.h"
 #include "logic/json.h"
 #include "logic/policy.h"
 
@@ -70,7 +69,7 @@ int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *e
 	(void)tm_json_require(&r, "name", got);
 	got = tm_json_get_object(&r, "backing", &backing);
 	(void)tm_json_require(&r, "backing", got);
-	got = tm_json_get_uint(&r, "data_size", TM_BLOCK_SIZE_MIN, TM_SIZE_MAX,
+	got = tm_json_get_uint(&r, "data_size", TM_DATA_MIN_BYTES, TM_DATA_MAX_BYTES,
 			       &record->data_bytes);
 	(void)tm_json_require(&r, "data_size", got);
 	(void)tm_json_get_uint(&r, "metadata_size", TM_METADATA_MIN_BYTES, TM_METADATA_MAX_BYTES,
@@ -136,7 +135,7 @@ int tm_body_pool_extend(json_t *body, struct tm_command *cmd, struct tm_error *e
 	cmd->pool_extend.data_bytes = 0;
 	cmd->pool_extend.metadata_bytes = 0;
 	tm_json_reader_init(&r, body, "", err);
-	(void)tm_json_get_uint(&r, "data_size", TM_BLOCK_SIZE_MIN, TM_SIZE_MAX,
+	(void)tm_json_get_uint(&r, "data_size", TM_DATA_MIN_BYTES, TM_DATA_MAX_BYTES,
 			       &cmd->pool_extend.data_bytes);
 	(void)tm_json_get_uint(&r, "metadata_size", TM_METADATA_MIN_BYTES, TM_METADATA_MAX_BYTES,
 			       &cmd->pool_extend.metadata_bytes);

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "api/body.h"
-#include "common/units.h"
 #include "logic/json.h"
 #include "logic/policy.h"
 
@@ -22,7 +21,7 @@ int tm_body_volume_create(json_t *body, struct tm_command *cmd, struct tm_error 
 	tm_json_reader_init(&r, body, "", err);
 	got = tm_json_get_string(&r, "name", &name);
 	(void)tm_json_require(&r, "name", got);
-	got = tm_json_get_uint(&r, "size", TM_SECTOR, TM_SIZE_MAX, &cmd->volume_create.size_bytes);
+	got = tm_json_get_uint(&r, "size", TM_VOLUME_MIN_BYTES, TM_VOLUME_MAX_BYTES, &cmd->volume_create.size_bytes);
 	(void)tm_json_require(&r, "size", got);
 	(void)tm_json_get_bool(&r, "activate", &cmd->volume_create.activate);
 	if (tm_json_reader_finish(&r) < 0)
@@ -42,7 +41,7 @@ int tm_body_volume_patch(json_t *body, struct tm_command *cmd, struct tm_error *
 	int has_shrink;
 
 	tm_json_reader_init(&r, body, "", err);
-	(void)tm_json_get_uint(&r, "size", TM_SECTOR, TM_SIZE_MAX, &size);
+	(void)tm_json_get_uint(&r, "size", TM_VOLUME_MIN_BYTES, TM_VOLUME_MAX_BYTES, &size);
 	has_shrink = tm_json_get_bool(&r, "shrink", &shrink);
 	(void)tm_json_get_string(&r, "name", &name);
 	if (tm_json_reader_finish(&r) < 0)

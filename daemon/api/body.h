@@ -11,9 +11,11 @@
 
 #include "core/core.h"
 
-/* A volume's size is at least a sector; a pool's at least a block. Upper end: what fits in 63 bits of JSON. */
-#define TM_SIZE_MAX ((uint64_t)INT64_MAX)
-#define TM_METADATA_MIN_BYTES ((uint64_t)2 * 1024 * 1024)
+#define TM_DATA_MIN_BYTES     ((uint64_t)16 << 20)
+#define TM_DATA_MAX_BYTES     ((uint64_t)INT64_MAX) /* what JSON's integers hold */
+#define TM_METADATA_MIN_BYTES ((uint64_t)2 << 20)
+#define TM_VOLUME_MIN_BYTES   ((uint64_t)64 << 10)
+#define TM_VOLUME_MAX_BYTES   ((uint64_t)1 << 62)
 #define TM_SNAPSHOTS_MAX 256
 
 int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *err);
