@@ -18,6 +18,7 @@
 #include <systemd/sd-event.h>
 
 #include "backing/backing.h"
+#include "common/units.h"
 #include "core/core.h"
 #include "core/daemon.h"
 #include "core/mailbox.h"
@@ -25,6 +26,7 @@
 #include "dm/dm.h"
 #include "logic/extend.h"
 #include "store/store.h"
+#include "watch/watch.h"
 
 #define TM_RUN_DIRECTORY "/run/thinmgr"
 
@@ -32,7 +34,7 @@
 struct tm_space {
 	struct tm_rate rate;
 	struct tm_latency reaction, arming;
-	struct tm_backoff backoff;
+	struct tm_backoff backoff; /* of extending */
 	uint64_t extensions;
 	enum tm_extend_verdict verdict;
 	uint64_t want_reserve_bytes;
@@ -75,6 +77,8 @@ struct tm_pool {
 	bool looking, look_again; /* a look is under way; another is asked for */
 	uint64_t look_again_seen_usec;
 	bool arming;
+	struct tm_backoff arm_backoff;
+	bool sample_due; /* the next look is a sample, too */
 	struct tm_op *running;
 	struct tm_queued_op *queue;
 	sd_event_source *retry_timer;
@@ -126,8 +130,11 @@ struct tm_core {
 	struct tm_queued_op *global_queue;
 	size_t n_unfinished;
 
-	sd_event_source *dm_source, *sample_timer, *rollup_timer;
-	bool sampling;
+	struct tm_watch *watch;
+	sd_event_source *sample_timer;
+	uint64_t rolled_up_usec; /* monotonic */
+	struct tm_pool_sample *samples; /* collected, to be recorded together */
+	size_t n_samples, sample_looks; /* looks that will still add one */
 
 	struct tm_waiter *waiters;
 	struct tm_listener *listeners;
@@ -156,7 +163,7 @@ struct tm_pool *tm_core_find_pool(struct tm_core *core, const char *ref);
 struct tm_volume *tm_pool_find_volume(struct tm_pool *pool, const char *ref);
 /* Replace the volumes by copies of @records, keeping what is known of those that stay. */
 int tm_pool_set_volumes(struct tm_pool *pool, const struct tm_volume_record *records, size_t n);
-/* The pool changed: new generation, view to be published. */
+/* Something of the pool changed: its view is to be published anew. */
 void tm_pool_touch(struct tm_pool *pool);
 /* The device came up: remember its minor and event number. Down: forget. */
 void tm_pool_up(struct tm_pool *pool);
@@ -185,16 +192,22 @@ void tm_record_rollup(struct tm_core *core);
 void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec); /* seen_usec: when the event was seen; 0: no event */
 void tm_pool_arm(struct tm_pool *pool);
 
-/* watch.c */
-int tm_watch_start(struct tm_core *core, struct tm_error *err);
-void tm_watch_stop(struct tm_core *core);
-
-/* submit.c, queue.c */
+/* queue.c: an operation's way from durable row to end */
+int tm_core_enlist(struct tm_core *core, struct tm_op *op, struct tm_error *err); /* make it visible as live */
+void tm_core_delist(struct tm_core *core, struct tm_op *op);
+void tm_core_enqueue(struct tm_core *core, struct tm_op *op); /* takes it */
 void tm_pool_run_queue(struct tm_pool *pool);
 void tm_core_run_global_queue(struct tm_core *core);
-bool tm_pool_extension_allowed(const struct tm_pool *pool);
-void tm_op_apply(struct tm_op *op, struct tm_pool *pool);
-void tm_core_operation_ended(struct tm_core *core, const struct tm_uuid *id);
+
+/* prepare.c: is it allowed now, and what will its steps work on? Main loop; called again when its turn comes. */
+int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err);
+/* What a new pool's record gets where the command says nothing. Any thread. */
+int tm_pool_fill_defaults(struct tm_pool_record *record, struct tm_error *err);
+
+/* apply.c: take over what an ended operation changed, and tell. Returns the pool, or NULL when it is gone. */
+struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool);
+/* Bring the model in line with what devices there are. */
+void tm_pool_observe(struct tm_pool *pool);
 
 /* parts.c: what several operations do with a pool's devices; any thread */
 int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret_direct_io,
@@ -252,6 +265,9 @@ int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_
 /* system.c */
 int tm_system_probe(struct tm_core *core, struct tm_error *err);
 int tm_system_no_space_timeout(void);
+
+/* core.c: a pool came up or its policy changed: the sample timer may sleep too long. */
+void tm_core_sample_soon(struct tm_core *core);
 
 /* startup.c */
 int tm_core_restore(struct tm_core *core, struct tm_error *err);

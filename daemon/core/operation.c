@@ -82,6 +82,7 @@ struct tm_op *tm_op_free(struct tm_op *op)
 	if (!op)
 		return NULL;
 	tm_operation_record_done(&op->record);
+	tm_command_free(op->cmd);
 	free(op->volumes);
 	free(op->items);
 	free(op->before);
@@ -335,6 +336,10 @@ void tm_op_execute(struct tm_op *op)
 	size_t i = 0;
 	int r = 0;
 
+	if (op->error.code) { /* refused when its turn came */
+		finish(op, TM_OP_FAILED);
+		return;
+	}
 	if (op->recovering) {
 		const bool forward = op->record.status == TM_OP_RUNNING && op->record.step >= commit;
 

@@ -42,7 +42,8 @@ struct tm_op_type {
 struct tm_op {
 	struct tm_core *core;
 	const struct tm_op_type *type;
-	struct tm_operation_record record;
+	struct tm_operation_record record; /* under core->live_lock while it is queued or running */
+	struct tm_command *cmd;		   /* what was asked for; owned; NULL after a restart */
 
 	struct tm_pool_record pool;	  /* own copy; steps change it */
 	struct tm_volume_record *volumes; /* the pool's volumes when it began; owned */
@@ -62,7 +63,6 @@ struct tm_op {
 
 	struct tm_error error;
 	bool undo_failed;
-	bool *ended; /* start-up only */
 };
 
 /* By kind; and all of them, for --list-operations and the crash tests. Static. */

@@ -112,7 +112,6 @@ int tm_pool_set_volumes(struct tm_pool *pool, const struct tm_volume_record *rec
 
 void tm_pool_touch(struct tm_pool *pool)
 {
-	pool->generation++;
 	pool->view = tm_pool_view_unref(pool->view);
 	tm_core_publish_soon(pool->core);
 }

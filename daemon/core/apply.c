@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Taking over what an ended operation changed, on the main loop. */
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "common/log.h"
+#include "core/internal.h"
+
+void tm_pool_observe(struct tm_pool *pool)
+{
+	struct tm_core *core = pool->core;
+	struct tm_dm_info info;
+
+	if (tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
+	    info.live_table) {
+		if (pool->state != TM_POOL_ACTIVE)
+			tm_pool_up(pool);
+		for (size_t i = 0; i < pool->n_volumes; i++) {
+			struct tm_volume *v = &pool->volumes[i];
+
+			v->active = tm_parts_ours(core, &pool->record, TM_ROLE_VOLUME, &v->record,
+						  &info, NULL) > 0 &&
+				    info.live_table;
+			if (!v->active)
+				v->mapped_valid = false;
+		}
+	} else {
+		tm_pool_down(pool);
+		pool->state = TM_POOL_INACTIVE;
+	}
+	tm_pool_touch(pool);
+}
+
+/* What an operation may change in a pool's record; sizes belong to the extension path. */
+static void take_record(struct tm_pool *pool, const struct tm_op *op)
+{
+	struct tm_pool_record r = op->pool;
+
+	if (!op->type->stops_extension) {
+		r.data_bytes = pool->record.data_bytes;
+		r.data_reserve_bytes = pool->record.data_reserve_bytes;
+		r.metadata_bytes = pool->record.metadata_bytes;
+		r.metadata_reserve_bytes = pool->record.metadata_reserve_bytes;
+		r.low_water_bytes = pool->record.low_water_bytes;
+	}
+	pool->record = r;
+	/* The next status will say so; until then this is what is known. */
+	if (pool->status_valid)
+		pool->status.transaction_id = r.transaction_id;
+}
+
+static void told(struct tm_op *op, struct tm_pool *pool, enum tm_event_type type, const char *volume,
+		 json_t *data, const char *text)
+{
+	struct tm_event_spec spec = { .type = type,
+				      .pool = pool,
+				      .volume = volume,
+				      .operation = &op->record.id,
+				      .data = data ? json_dumps(data, JSON_COMPACT) : NULL };
+
+	json_decref(data);
+	if (volume)
+		tm_record_event(op->core, &spec, "Volume %s/%s %s.", pool->record.name, volume, text);
+	else
+		tm_record_event(op->core, &spec, "Pool %s %s.", pool->record.name, text);
+}
+
+static int add_volumes(struct tm_pool *pool, const struct tm_volume_record *items, size_t n)
+{
+	size_t total = pool->n_volumes + n;
+	tm_auto_free struct tm_volume_record *all = calloc(total ? total : 1, sizeof(*all));
+
+	if (!all)
+		return -1;
+	for (size_t i = 0; i < pool->n_volumes; i++)
+		all[i] = pool->volumes[i].record;
+	memcpy(&all[pool->n_volumes], items, n * sizeof(*items));
+	return tm_pool_set_volumes(pool, all, total);
+}
+
+static void remove_volume(struct tm_pool *pool, const struct tm_uuid *id)
+{
+	for (size_t i = 0; i < pool->n_volumes; i++) {
+		if (!tm_uuid_equal(&pool->volumes[i].record.id, id))
+			continue;
+		memmove(&pool->volumes[i], &pool->volumes[i + 1],
+			(pool->n_volumes - i - 1) * sizeof(pool->volumes[0]));
+		pool->n_volumes--;
+		return;
+	}
+}
+
+static void apply_extend(struct tm_op *op, struct tm_pool *pool, const struct tm_pool_record *before)
+{
+	if (op->pool.data_bytes > before->data_bytes) {
+		pool->data.extensions++;
+		told(op, pool, TM_EVENT_EXTENDED, NULL,
+		     json_pack("{s:s, s:I, s:I, s:I, s:s}", "space", "data", "from",
+			       (json_int_t)before->data_bytes, "to", (json_int_t)op->pool.data_bytes,
+			       "reaction_usec", (json_int_t)0, "reason", "requested"),
+		     "got more data space as requested");
+	}
+	if (op->pool.metadata_bytes > before->metadata_bytes) {
+		pool->metadata.extensions++;
+		told(op, pool, TM_EVENT_EXTENDED, NULL,
+		     json_pack("{s:s, s:I, s:I, s:I, s:s}", "space", "metadata", "from",
+			       (json_int_t)before->metadata_bytes, "to",
+			       (json_int_t)op->pool.metadata_bytes, "reaction_usec", (json_int_t)0,
+			       "reason", "requested"),
+		     "got more metadata space as requested");
+	}
+}
+
+static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
+{
+	struct tm_core *core = op->core;
+	const char *volume = op->n_items ? op->items[0].name : NULL;
+	struct tm_pool_record before;
+
+	if (op->type->kind == TM_CMD_POOL_IMPORT) {
+		pool = tm_pool_new(core, &op->pool);
+		if (!pool || tm_pool_set_volumes(pool, op->volumes, op->n_volumes) < 0 ||
+		    tm_core_add_pool(core, pool) < 0) {
+			tm_log(LOG_CRIT, "Out of memory; stopping so that a restart reads the pool from the database.");
+			abort();
+		}
+	}
+	if (!pool)
+		return NULL;
+	before = pool->record;
+	if (op->type->kind != TM_CMD_POOL_DELETE)
+		take_record(pool, op);
+	pool->generation++;
+	switch (op->type->kind) {
+	case TM_CMD_POOL_CREATE:
+		pool->direct_io = op->direct_io;
+		told(op, pool, TM_EVENT_POOL_CREATED, NULL, NULL, "was created");
+		break;
+	case TM_CMD_POOL_IMPORT:
+		pool->direct_io = op->direct_io;
+		told(op, pool, TM_EVENT_POOL_IMPORTED, NULL, NULL, "was imported");
+		break;
+	case TM_CMD_POOL_DELETE:
+		told(op, pool, TM_EVENT_POOL_DELETED, NULL, NULL, "was deleted");
+		while (pool->queue) { /* they come too late: let them fail by themselves */
+			struct tm_queued_op *q = pool->queue;
+
+			pool->queue = q->next;
+			tm_core_enqueue(core, TM_TAKE(q->op));
+			free(q);
+		}
+		tm_core_remove_pool(core, pool);
+		return NULL;
+	case TM_CMD_POOL_ACTIVATE:
+		pool->direct_io = op->direct_io;
+		told(op, pool, TM_EVENT_POOL_ACTIVATED, NULL, NULL, "was activated");
+		break;
+	case TM_CMD_POOL_DEACTIVATE:
+		told(op, pool, TM_EVENT_POOL_DEACTIVATED, NULL, NULL, "was deactivated");
+		break;
+	case TM_CMD_POOL_EXTEND:
+		apply_extend(op, pool, &before);
+		break;
+	case TM_CMD_POOL_POLICY:
+		told(op, pool, TM_EVENT_POLICY_CHANGED, NULL, NULL, "has a new policy");
+		break;
+	case TM_CMD_VOLUME_CREATE:
+		(void)add_volumes(pool, op->items, op->n_items);
+		told(op, pool, TM_EVENT_VOLUME_CREATED, volume,
+		     json_pack("{s:I}", "size", (json_int_t)op->items[0].size_bytes), "was created");
+		break;
+	case TM_CMD_VOLUME_DELETE:
+		remove_volume(pool, &op->items[0].id);
+		told(op, pool, TM_EVENT_VOLUME_DELETED, volume, NULL, "was deleted");
+		break;
+	case TM_CMD_VOLUME_RESIZE:
+	case TM_CMD_VOLUME_RENAME:
+	case TM_CMD_VOLUME_ACTIVATE:
+	case TM_CMD_VOLUME_DEACTIVATE: {
+		struct tm_volume *v = tm_pool_find_volume(pool, op->items[0].id.text);
+
+		if (v)
+			v->record = op->items[0];
+		if (op->type->kind == TM_CMD_VOLUME_RESIZE)
+			told(op, pool, TM_EVENT_VOLUME_RESIZED, volume,
+			     json_pack("{s:I, s:I}", "from", (json_int_t)op->before[0].size_bytes,
+				       "to", (json_int_t)op->items[0].size_bytes),
+			     "was resized");
+		else if (op->type->kind == TM_CMD_VOLUME_RENAME)
+			told(op, pool, TM_EVENT_VOLUME_RENAMED, volume,
+			     json_pack("{s:s}", "from", op->before[0].name), "has a new name");
+		else if (op->type->kind == TM_CMD_VOLUME_ACTIVATE)
+			told(op, pool, TM_EVENT_VOLUME_ACTIVATED, volume, NULL, "was activated");
+		else
+			told(op, pool, TM_EVENT_VOLUME_DEACTIVATED, volume, NULL, "was deactivated");
+		break;
+	}
+	case TM_CMD_SNAPSHOT_CREATE:
+		(void)add_volumes(pool, op->items, op->n_items);
+		for (size_t i = 0; i < op->n_items; i++) {
+			struct tm_volume *origin = tm_pool_find_volume(pool, op->items[i].origin.text);
+
+			told(op, pool, TM_EVENT_SNAPSHOT_CREATED, op->items[i].name,
+			     json_pack("{s:s}", "origin", origin ? origin->record.name : ""),
+			     "was made as a snapshot");
+		}
+		break;
+	case TM_CMD_COUNT:
+		break;
+	}
+	return pool;
+}
+
+static void tell_failure(struct tm_op *op, struct tm_pool *pool)
+{
+	const bool stuck = op->undo_failed;
+	json_t *data = json_pack("{s:s, s:s, s:s, s:s}", "kind", op->record.kind, "step",
+				 op->record.step_name, "error", tm_error_slug(op->error.code), "detail",
+				 op->error.detail);
+	struct tm_event_spec spec = { .type = stuck ? TM_EVENT_UNDO_FAILED : TM_EVENT_OPERATION_FAILED,
+				      .pool = pool,
+				      .operation = &op->record.id,
+				      .data = data ? json_dumps(data, JSON_COMPACT) : NULL };
+
+	json_decref(data);
+	tm_record_event(op->core, &spec, "Operation %s on pool %s failed%s: %s", op->record.kind,
+			op->record.pool_name[0] ? op->record.pool_name : op->pool.directory,
+			stuck ? " and could not be undone" : "", op->error.detail);
+}
+
+struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
+{
+	const enum tm_command_kind kind = op->type->kind;
+
+	if (op->record.status == TM_OP_DONE) {
+		pool = apply_success(op, pool);
+	} else {
+		tell_failure(op, pool);
+		if (kind == TM_CMD_POOL_CREATE && pool && !op->undo_failed) {
+			tm_core_remove_pool(op->core, pool);
+			pool = NULL;
+		}
+	}
+	if (!pool)
+		return NULL;
+	pool->state = TM_POOL_INACTIVE; /* observed anew */
+	pool->state_reason[0] = '\0';
+	tm_pool_observe(pool);
+	if (op->undo_failed) {
+		pool->state = TM_POOL_UNCERTAIN;
+		(void)snprintf(pool->state_reason, sizeof(pool->state_reason), "%.*s",
+			       (int)sizeof(pool->state_reason) - 1, op->error.detail);
+		tm_pool_touch(pool);
+	}
+	if (pool->state == TM_POOL_ACTIVE) {
+		pool->sample_due = true;
+		tm_pool_look(pool, 0);
+		tm_core_sample_soon(op->core);
+	}
+	return pool;
+}

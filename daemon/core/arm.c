@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Arming: the next step's space is put under a pool's devices before it is needed, so that an extension
+ * only has to change the pool's table. The kernel takes more data space into use only with
+ * a longer table; metadata it takes at any resume, so that is armed only when it is near its mark.
+ */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "common/log.h"
+#include "core/internal.h"
+
+struct arm {
+	struct tm_core *core;
+	struct tm_pool_record record;
+	uint64_t data_bytes, metadata_bytes; /* to lie below; 0: leave it */
+	uint64_t data_usec, metadata_usec;
+	struct tm_error err;
+};
+
+static int lay(struct arm *a, enum tm_part part, uint64_t bytes, uint64_t *ret_usec)
+{
+	const uint64_t began = tm_now_monotonic_usec();
+	int r;
+
+	r = tm_backing_grow_part(&a->record, part, bytes, &a->err);
+	if (r >= 0)
+		r = tm_parts_load_linear(a->core, &a->record, part, bytes, &a->err);
+	if (r >= 0)
+		*ret_usec = tm_now_monotonic_usec() - began;
+	return r;
+}
+
+static void arm_done(void *arg)
+{
+	struct arm *a = arg;
+	struct tm_core *core = a->core;
+	struct tm_pool *pool = tm_core_find_pool(core, a->record.id.text);
+
+	if (pool) {
+		pool->arming = false;
+		if (a->data_usec) {
+			tm_latency_add(&pool->data.arming, a->data_usec);
+			pool->record.data_reserve_bytes = a->data_bytes - pool->record.data_bytes;
+		}
+		if (a->metadata_usec) {
+			tm_latency_add(&pool->metadata.arming, a->metadata_usec);
+			pool->record.metadata_reserve_bytes =
+				a->metadata_bytes - pool->record.metadata_bytes;
+		}
+		if (a->data_usec || a->metadata_usec) {
+			(void)tm_backoff_clear(&pool->arm_backoff);
+			tm_record_sizes(core, pool, false);
+			tm_pool_touch(pool);
+		}
+		if (a->err.code && tm_backoff_fail(&pool->arm_backoff, tm_now_monotonic_usec())) {
+			struct tm_log_fields fields = { .pool = pool->record.name, .error = &a->err };
+
+			/* Not an event: an extension that really lacks space will be one. */
+			tm_log_fields(LOG_WARNING, &fields,
+				      "Space for the next extension of pool %s could not be set aside: %s",
+				      pool->record.name, a->err.detail);
+		}
+		if (pool->look_again) {
+			pool->look_again = false;
+			tm_pool_look(pool, pool->look_again_seen_usec);
+		}
+		tm_pool_run_queue(pool);
+	}
+	free(a);
+}
+
+static void arm_job(void *arg)
+{
+	struct arm *a = arg;
+	int r = 0;
+
+	if (a->data_bytes)
+		r = lay(a, TM_PART_DATA, a->data_bytes, &a->data_usec);
+	if (r >= 0 && a->metadata_bytes)
+		(void)lay(a, TM_PART_METADATA, a->metadata_bytes, &a->metadata_usec);
+	tm_mailbox_post(a->core->mailbox, arm_done, a);
+}
+
+void tm_pool_arm(struct tm_pool *pool)
+{
+	struct tm_core *core = pool->core;
+	const bool data = pool->data.want_reserve_bytes > pool->record.data_reserve_bytes;
+	const bool metadata = pool->metadata.want_reserve_bytes > pool->record.metadata_reserve_bytes;
+	struct arm *a;
+
+	if (pool->arming || pool->looking || pool->state != TM_POOL_ACTIVE || (!data && !metadata) ||
+	    (pool->running && pool->running->type->stops_extension) ||
+	    !tm_backoff_allows(&pool->arm_backoff, tm_now_monotonic_usec()))
+		return;
+	/* Waiting operations go first only when they need the extension machinery to rest. */
+	if (!pool->running && pool->queue && pool->queue->op->type->stops_extension)
+		return;
+	a = calloc(1, sizeof(*a));
+	if (!a)
+		return;
+	a->core = core;
+	a->record = pool->record;
+	if (data)
+		a->data_bytes = pool->record.data_bytes + pool->data.want_reserve_bytes;
+	if (metadata)
+		a->metadata_bytes = pool->record.metadata_bytes + pool->metadata.want_reserve_bytes;
+	pool->arming = true;
+	tm_crew_run(core->urgent, arm_job, a);
+}

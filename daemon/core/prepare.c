@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* From a command to an operation: checks against the state, and what the steps work on. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "core/internal.h"
+#include "logic/meta-size.h"
+#include "logic/policy.h"
+
+#define POOL_MIN_BYTES	 (16 * TM_MIB)
+#define VOLUME_MIN_BYTES (64 * TM_KIB)
+#define VOLUME_MAX_BYTES (((uint64_t)1 << 62))
+#define VOLUME_UNIT	 ((uint64_t)4096)
+
+int tm_pool_fill_defaults(struct tm_pool_record *p, struct tm_error *err)
+{
+	struct tm_extend_input in = { 0 };
+	struct tm_extend_plan plan;
+	uint64_t most;
+	int r;
+
+	most = p->policy.data.maximum_bytes > p->data_bytes ? p->policy.data.maximum_bytes :
+							      p->data_bytes;
+	if (!p->block_bytes)
+		p->block_bytes = tm_block_size_default(most);
+	if (p->data_bytes < POOL_MIN_BYTES)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/data_size",
+				      "A pool needs at least %" PRIu64 " bytes of data space.",
+				      (uint64_t)POOL_MIN_BYTES);
+	p->data_bytes = tm_round_up(p->data_bytes, p->block_bytes);
+	if (p->policy.data.maximum_bytes && p->policy.data.maximum_bytes < p->data_bytes)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/policy/data/maximum",
+				      "The maximum of data space is below the size the pool starts with.");
+	if (!p->metadata_bytes)
+		p->metadata_bytes = tm_metadata_size_initial(p->data_bytes, p->block_bytes);
+	p->metadata_bytes = tm_round_up(p->metadata_bytes, TM_METADATA_BLOCK);
+	if (p->metadata_bytes > TM_METADATA_MAX_BYTES)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/metadata_size",
+				      "Metadata can have at most %" PRIu64 " bytes.",
+				      TM_METADATA_MAX_BYTES);
+	if (p->metadata_bytes < tm_metadata_size_rule(p->data_bytes, p->block_bytes, 1)) {
+		r = tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/metadata_size",
+				   "Metadata for this pool needs at least %" PRIu64 " bytes.",
+				   tm_metadata_size_rule(p->data_bytes, p->block_bytes, 1));
+		tm_error_hint(err, "Leave metadata_size out to have it computed.");
+		return r;
+	}
+	/* Preallocated files must keep their space: punching holes would give it away again. */
+	if (!p->sparse)
+		p->discard_passdown = false;
+	in.policy = &p->policy.data;
+	in.unit_bytes = p->block_bytes;
+	in.total_blocks = p->data_bytes / p->block_bytes;
+	in.backing_free_bytes = UINT64_MAX / 4;
+	tm_extend_decide(&in, &plan);
+	p->low_water_bytes = plan.mark_blocks * p->block_bytes;
+	return 0;
+}
+
+static int no_volume(const struct tm_pool *pool, const char *ref, struct tm_error *err)
+{
+	return tm_error_set(err, TM_ERR_NOT_FOUND, ENOENT, "Pool %s has no volume %s.",
+			    pool->record.name, ref);
+}
+
+static int name_free(struct tm_pool *pool, const char *name, const char *field, struct tm_error *err)
+{
+	int r = tm_name_check(name, "volume", field, err);
+
+	if (r < 0)
+		return r;
+	if (tm_pool_find_volume(pool, name)) {
+		(void)tm_error_field(err, TM_ERR_EXISTS, field, "Pool %s has a volume named %s already.",
+				     pool->record.name, name);
+		return -EEXIST;
+	}
+	return 0;
+}
+
+static int round_volume_size(uint64_t *bytes, struct tm_error *err)
+{
+	if (*bytes < VOLUME_MIN_BYTES || *bytes > VOLUME_MAX_BYTES)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/size",
+				      "A volume has from %" PRIu64 " to %" PRIu64 " bytes.",
+				      (uint64_t)VOLUME_MIN_BYTES, VOLUME_MAX_BYTES);
+	*bytes = tm_round_up(*bytes, VOLUME_UNIT);
+	return 0;
+}
+
+/* A device id that no volume has. The record's next id only grows, so ids are not used again soon. */
+static int take_dev_id(struct tm_op *op, uint32_t *ret, struct tm_error *err)
+{
+	for (uint32_t tries = 0; tries <= op->n_volumes + op->n_items + 1; tries++) {
+		uint32_t id = op->pool.next_dev_id;
+		bool taken = false;
+
+		op->pool.next_dev_id = id >= TM_DEV_ID_MAX ? 1 : id + 1;
+		for (size_t i = 0; i < op->n_volumes; i++)
+			taken = taken || op->volumes[i].dev_id == id;
+		for (size_t i = 0; i < op->n_items; i++)
+			taken = taken || op->items[i].dev_id == id;
+		if (!taken && id) {
+			*ret = id;
+			return 0;
+		}
+	}
+	return tm_error_set(err, TM_ERR_NO_SPACE, ENOSPC, "Pool %s has no device id left.",
+			    op->pool.name);
+}
+
+static int need_active(const struct tm_pool *pool, struct tm_error *err)
+{
+	if (pool->state == TM_POOL_ACTIVE)
+		return 0;
+	(void)tm_error_set(err, TM_ERR_WRONG_STATE, EBUSY, "Pool %s is %s.", pool->record.name,
+			   tm_pool_state_name(pool->state));
+	if (pool->state == TM_POOL_INACTIVE)
+		tm_error_hint(err, "Activate it first: thinmgr pool activate %s", pool->record.name);
+	return -EBUSY;
+}
+
+/* In the read-only modes the kernel refuses every message: say so before anything is tried. */
+static int need_writable(const struct tm_pool *pool, struct tm_error *err)
+{
+	int r = need_active(pool, err);
+
+	if (r < 0 || !pool->status_valid)
+		return r;
+	if (pool->status.needs_check || pool->status.failed ||
+	    pool->status.mode >= TM_MODE_READ_ONLY) {
+		(void)tm_error_set(err, TM_ERR_NEEDS_CHECK, EROFS,
+				   "Pool %s is in mode %s%s: its metadata cannot be changed.",
+				   pool->record.name,
+				   pool->status.failed ? "fail" : tm_mode_name(pool->status.mode),
+				   pool->status.needs_check ? " with needs_check set" : "");
+		tm_error_hint(err, "Deactivate the pool and check its metadata.");
+		return -EROFS;
+	}
+	if (pool->status.transaction_id != pool->record.transaction_id) {
+		(void)tm_error_set(err, TM_ERR_WRONG_STATE, ESTALE,
+				   "Pool %s is at transaction %" PRIu64 " in the kernel and %" PRIu64
+				   " in the record: somebody else changed it.",
+				   pool->record.name, pool->status.transaction_id,
+				   pool->record.transaction_id);
+		return -ESTALE;
+	}
+	return 0;
+}
+
+static int one_item(struct tm_op *op, const struct tm_volume_record *before)
+{
+	op->items = calloc(1, sizeof(*op->items));
+	if (before)
+		op->before = calloc(1, sizeof(*op->before));
+	if (!op->items || (before && !op->before))
+		return -ENOMEM;
+	op->n_items = 1;
+	if (before) {
+		op->before[0] = *before;
+		op->items[0] = *before;
+	}
+	return 0;
+}
+
+static int prepare_volume_create(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
+{
+	const struct tm_command *cmd = op->cmd;
+	uint64_t size = cmd->volume_create.size_bytes;
+	uint32_t dev_id;
+	int r;
+
+	r = need_writable(pool, err);
+	if (r >= 0)
+		r = name_free(pool, cmd->volume_create.name, "/name", err);
+	if (r >= 0)
+		r = round_volume_size(&size, err);
+	if (r >= 0)
+		r = take_dev_id(op, &dev_id, err);
+	if (r < 0)
+		return r;
+	r = one_item(op, NULL);
+	if (r < 0)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	tm_uuid_generate(&op->items[0].id);
+	(void)snprintf(op->items[0].name, sizeof(op->items[0].name), "%s", cmd->volume_create.name);
+	op->items[0].dev_id = dev_id;
+	op->items[0].size_bytes = size;
+	op->items[0].active = op->activate = cmd->volume_create.activate;
+	op->items[0].created_usec = tm_now_realtime_usec();
+	return 0;
+}
+
+static int prepare_snapshot(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
+{
+	const struct tm_command *cmd = op->cmd;
+	int r;
+
+	r = need_writable(pool, err);
+	if (r < 0)
+		return r;
+	op->items = calloc(cmd->snapshot.n_items ? cmd->snapshot.n_items : 1, sizeof(*op->items));
+	if (!op->items)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	op->activate = cmd->snapshot.activate;
+	for (size_t i = 0; i < cmd->snapshot.n_items; i++) {
+		const struct tm_snapshot_item *want = &cmd->snapshot.items[i];
+		struct tm_volume *origin = tm_pool_find_volume(pool, want->volume);
+		struct tm_volume_record *v = &op->items[i];
+		char field[64];
+
+		if (!origin)
+			return no_volume(pool, want->volume, err);
+		(void)snprintf(field, sizeof(field), "/snapshots/%zu/name", i);
+		r = name_free(pool, want->name, field, err);
+		if (r < 0)
+			return r;
+		for (size_t k = 0; k < i; k++) {
+			if (strcmp(op->items[k].name, want->name) != 0)
+				continue;
+			(void)tm_error_field(err, TM_ERR_EXISTS, field,
+					     "The name %s is used twice in this request.", want->name);
+			return -EEXIST;
+		}
+		r = take_dev_id(op, &v->dev_id, err);
+		if (r < 0)
+			return r;
+		tm_uuid_generate(&v->id);
+		(void)snprintf(v->name, sizeof(v->name), "%s", want->name);
+		v->size_bytes = origin->record.size_bytes;
+		v->origin = origin->record.id;
+		v->active = cmd->snapshot.activate;
+		v->read_only = cmd->snapshot.read_only;
+		v->created_usec = tm_now_realtime_usec();
+		op->n_items = i + 1;
+	}
+	return 0;
+}
+
+static int prepare_volume(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
+{
+	const struct tm_command *cmd = op->cmd;
+	struct tm_volume *volume = tm_pool_find_volume(pool, cmd->volume);
+	struct tm_volume_record *item;
+	uint64_t size;
+	int r = 0;
+
+	if (!volume)
+		return no_volume(pool, cmd->volume, err);
+	if (one_item(op, &volume->record) < 0)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	item = &op->items[0];
+	op->before[0].active = volume->active;
+	switch (cmd->kind) {
+	case TM_CMD_VOLUME_DELETE:
+		return need_writable(pool, err);
+	case TM_CMD_VOLUME_RESIZE:
+		size = cmd->volume_resize.size_bytes;
+		r = round_volume_size(&size, err);
+		if (r < 0)
+			return r;
+		if (size < item->size_bytes && !cmd->volume_resize.shrink) {
+			r = tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/size",
+					   "Volume %s/%s has %" PRIu64 " bytes; making it smaller cuts off its end.",
+					   pool->record.name, item->name, item->size_bytes);
+			tm_error_hint(err, "Shrink the file system first, then say so with shrink.");
+			return r;
+		}
+		item->size_bytes = size;
+		return 0;
+	case TM_CMD_VOLUME_RENAME:
+		if (strcmp(item->name, cmd->volume_rename.name) != 0)
+			r = name_free(pool, cmd->volume_rename.name, "/name", err);
+		(void)snprintf(item->name, sizeof(item->name), "%s", cmd->volume_rename.name);
+		return r;
+	case TM_CMD_VOLUME_ACTIVATE:
+		op->activate = true;
+		item->active = true;
+		return need_active(pool, err);
+	case TM_CMD_VOLUME_DEACTIVATE:
+		item->active = false;
+		return 0;
+	default:
+		return tm_error_set(err, TM_ERR_INTERNAL, EINVAL, "Unknown command.");
+	}
+}
+
+static int prepare_extend(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
+{
+	const struct tm_command *cmd = op->cmd;
+	const struct tm_pool_record *p = &pool->record;
+	uint64_t room, need = 0;
+	int r;
+
+	if (pool->state == TM_POOL_ACTIVE) {
+		r = need_writable(pool, err);
+		/* Out of metadata is read-only, yet just what more metadata would mend. */
+		if (r == -EROFS && cmd->pool_extend.metadata_bytes && !pool->status.needs_check &&
+		    !pool->status.failed) {
+			*err = (struct tm_error){ 0 };
+			r = 0;
+		}
+		if (r < 0)
+			return r;
+	}
+	op->data_bytes = tm_round_up(cmd->pool_extend.data_bytes, p->block_bytes);
+	op->metadata_bytes = tm_round_up(cmd->pool_extend.metadata_bytes, TM_METADATA_BLOCK);
+	if (op->data_bytes && op->data_bytes < p->data_bytes)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/data_size",
+				      "Pool %s has %" PRIu64 " bytes of data space; a pool cannot shrink.",
+				      p->name, p->data_bytes);
+	if (op->metadata_bytes && op->metadata_bytes < p->metadata_bytes)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/metadata_size",
+				      "Pool %s has %" PRIu64 " bytes of metadata space; a pool cannot shrink.",
+				      p->name, p->metadata_bytes);
+	if (op->metadata_bytes > TM_METADATA_MAX_BYTES)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/metadata_size",
+				      "Metadata can have at most %" PRIu64 " bytes.",
+				      TM_METADATA_MAX_BYTES);
+	if (!p->sparse) {
+		if (op->data_bytes > p->data_bytes + p->data_reserve_bytes)
+			need += op->data_bytes - p->data_bytes - p->data_reserve_bytes;
+		if (op->metadata_bytes > p->metadata_bytes + p->metadata_reserve_bytes)
+			need += op->metadata_bytes - p->metadata_bytes - p->metadata_reserve_bytes;
+		r = tm_backing_free_bytes(p, &room, err);
+		if (r < 0)
+			return r;
+		if (need > room) {
+			r = tm_error_set(err, TM_ERR_NO_SPACE, ENOSPC,
+					 "Extending pool %s needs %" PRIu64 " more bytes in %s, which can give %" PRIu64 ".",
+					 p->name, need, p->directory, room);
+			tm_error_hint(err, "Free space in that file system, or ask for less.");
+			return r;
+		}
+	}
+	return 0;
+}
+
+static int prepare_delete(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
+{
+	op->with_volumes = op->cmd->pool_delete.with_volumes;
+	if (pool->n_volumes && !op->with_volumes) {
+		(void)tm_error_set(err, TM_ERR_BUSY, ENOTEMPTY, "Pool %s still has %zu volume%s.",
+				   pool->record.name, pool->n_volumes, pool->n_volumes == 1 ? "" : "s");
+		tm_error_hint(err, "Delete them first, or ask for the pool with its volumes to be deleted.");
+		return -ENOTEMPTY;
+	}
+	return 0;
+}
+
+static void reset(struct tm_op *op)
+{
+	free(op->volumes);
+	free(op->items);
+	free(op->before);
+	op->volumes = op->items = op->before = NULL;
+	op->n_volumes = op->n_items = 0;
+}
+
+int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
+{
+	const struct tm_command *cmd = op->cmd;
+
+	reset(op);
+	op->data_bytes = op->metadata_bytes = 0;
+	tm_policy_default(&op->policy);
+	if (cmd->kind == TM_CMD_POOL_CREATE) {
+		op->pool = cmd->pool_create.record;
+		op->activate = cmd->pool_create.activate;
+		return 0;
+	}
+	if (cmd->kind == TM_CMD_POOL_IMPORT) {
+		(void)snprintf(op->pool.directory, sizeof(op->pool.directory), "%s",
+			       cmd->pool_import.directory);
+		op->activate = cmd->pool_import.activate;
+		return tm_path_check(op->pool.directory, "/directory", err);
+	}
+	if (pool->state == TM_POOL_CREATING || pool->state == TM_POOL_DELETING)
+		return tm_error_set(err, TM_ERR_WRONG_STATE, EBUSY, "Pool %s is being %s.",
+				    pool->record.name,
+				    pool->state == TM_POOL_CREATING ? "created" : "deleted");
+	if (pool->state == TM_POOL_UNCERTAIN && cmd->kind != TM_CMD_POOL_ACTIVATE &&
+	    cmd->kind != TM_CMD_POOL_DEACTIVATE && cmd->kind != TM_CMD_POOL_DELETE) {
+		(void)tm_error_set(err, TM_ERR_WRONG_STATE, EBUSY,
+				   "Pool %s is in an uncertain state and is not changed: %s",
+				   pool->record.name, pool->state_reason);
+		tm_error_hint(err, "Deactivate it, and activate it again once the cause is removed.");
+		return -EBUSY;
+	}
+	if (cmd->if_match_valid && !op->record.id.text[0] && cmd->if_match != pool->generation)
+		return tm_error_set(err, TM_ERR_PRECONDITION, ESTALE,
+				    "Pool %s changed since it was read.", pool->record.name);
+	op->pool = pool->record;
+	op->policy = pool->record.policy;
+	op->when_full = pool->record.when_full;
+	op->transaction_before = pool->record.transaction_id;
+	op->pool_was_active = pool->state == TM_POOL_ACTIVE;
+	op->volumes = calloc(pool->n_volumes ? pool->n_volumes : 1, sizeof(*op->volumes));
+	if (!op->volumes)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	op->n_volumes = pool->n_volumes;
+	for (size_t i = 0; i < pool->n_volumes; i++)
+		op->volumes[i] = pool->volumes[i].record;
+	switch (cmd->kind) {
+	case TM_CMD_POOL_DELETE:
+		return prepare_delete(op, pool, err);
+	case TM_CMD_POOL_ACTIVATE:
+		op->activate = true;
+		return 0;
+	case TM_CMD_POOL_DEACTIVATE:
+		return 0;
+	case TM_CMD_POOL_EXTEND:
+		return prepare_extend(op, pool, err);
+	case TM_CMD_POOL_POLICY:
+		op->policy = cmd->pool_policy.policy;
+		if (cmd->pool_policy.when_full_valid)
+			op->when_full = cmd->pool_policy.when_full;
+		return tm_policy_check(&op->policy, "", err);
+	case TM_CMD_VOLUME_CREATE:
+		return prepare_volume_create(op, pool, err);
+	case TM_CMD_SNAPSHOT_CREATE:
+		return prepare_snapshot(op, pool, err);
+	default:
+		return prepare_volume(op, pool, err);
+	}
+}

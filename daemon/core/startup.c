@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From what the database and the kernel say to a running core: first let go what a crash left suspended,
+ * then settle the operations it cut off, then bring up the pools that should be.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "common/log.h"
+#include "core/internal.h"
+
+/* A suspended volume is a frozen file system: nothing comes before resuming it. */
+static void resume_suspended(struct tm_core *core)
+{
+	tm_auto_free struct tm_dm_entry *list = NULL;
+	size_t n = 0;
+
+	if (tm_dm_list(core->dm, &list, &n, NULL) < 0)
+		return;
+	/* Pools and what is below them first: a volume's resume needs them. */
+	for (int volumes = 0; volumes < 2; volumes++) {
+		for (size_t i = 0; i < n; i++) {
+			struct tm_error err = { 0 };
+			struct tm_dm_info info;
+			enum tm_dm_role role;
+			struct tm_uuid pool;
+
+			if (tm_dm_info(core->dm, list[i].name, &info, NULL) < 0 || !info.suspended ||
+			    !info.live_table || tm_dm_uuid_parse(info.uuid, &role, &pool, NULL) < 0 ||
+			    (role == TM_ROLE_VOLUME) != (volumes == 1))
+				continue;
+			if (tm_dm_resume(core->dm, list[i].name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS,
+					 volumes ? TM_DM_UDEV_FULL : TM_DM_UDEV_HIDDEN, &err) < 0)
+				tm_log(LOG_ERR, "%s was left suspended and cannot be resumed: %s",
+				       list[i].name, err.detail);
+			else
+				tm_log(LOG_NOTICE, "%s was left suspended and was resumed.", list[i].name);
+		}
+	}
+}
+
+static int load_pools(struct tm_core *core, struct tm_error *err)
+{
+	tm_auto_free struct tm_pool_record *records = NULL;
+	size_t n = 0;
+	int r;
+
+	r = tm_store_load_pools(core->store, &records, &n, err);
+	for (size_t i = 0; r >= 0 && i < n; i++) {
+		tm_auto_free struct tm_volume_record *volumes = NULL;
+		struct tm_pool *pool = tm_pool_new(core, &records[i]);
+		size_t n_volumes = 0;
+
+		if (!pool)
+			return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+		r = tm_store_load_volumes(core->store, &records[i].id, &volumes, &n_volumes, err);
+		if (r >= 0 && (tm_pool_set_volumes(pool, volumes, n_volumes) < 0 ||
+			       tm_core_add_pool(core, pool) < 0))
+			r = tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+		if (r < 0)
+			tm_pool_free(pool);
+	}
+	return r;
+}
+
+/* Bring a pool's devices up as its record says, without journal: idempotent, and observed afterwards. */
+static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes, struct tm_error *err)
+{
+	struct tm_pool_record record = pool->record;
+	struct tm_thin_pool_status status;
+	struct tm_dm_info info;
+	int r;
+
+	r = tm_parts_ours(core, &record, TM_ROLE_POOL, NULL, &info, err);
+	if (r < 0)
+		return r;
+	if (r == 0 || !info.live_table) {
+		r = tm_parts_check_metadata(core, &record, err);
+		if (r >= 0)
+			r = tm_parts_learn_sizes(&record, err);
+		if (r >= 0)
+			r = tm_parts_attach(core, &record, &pool->direct_io, err);
+	} else {
+		tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
+
+		if (tm_backing_attach(&record, TM_PART_DATA, &a, NULL) >= 0)
+			pool->direct_io = a.direct_io;
+	}
+	if (r >= 0)
+		r = tm_parts_start_pool(core, &record, err);
+	if (r >= 0)
+		r = tm_parts_status(core, record.name, &status, NULL, err);
+	if (r < 0)
+		return r;
+	if (memcmp(&pool->record, &record, sizeof(record)) != 0) {
+		pool->record = record;
+		tm_record_sizes(core, pool, false);
+	}
+	for (size_t i = 0; volumes && i < pool->n_volumes; i++) {
+		struct tm_error local = { 0 };
+
+		if (!pool->volumes[i].record.active)
+			continue;
+		/* One volume that does not come is no reason to keep the others down. */
+		if (tm_parts_activate_volume(core, &record, &pool->volumes[i].record, &local) < 0) {
+			struct tm_log_fields fields = { .pool = record.name,
+							.volume = pool->volumes[i].record.name,
+							.error = &local };
+
+			tm_log_fields(LOG_ERR, &fields, "Volume %s/%s could not be activated: %s",
+				      record.name, pool->volumes[i].record.name, local.detail);
+		}
+	}
+	return 0;
+}
+
+static void mark_uncertain(struct tm_pool *pool, const char *why)
+{
+	pool->state = TM_POOL_UNCERTAIN;
+	(void)snprintf(pool->state_reason, sizeof(pool->state_reason), "%.*s",
+		       (int)sizeof(pool->state_reason) - 1, why);
+	tm_pool_touch(pool);
+}
+
+/* Finish or undo one operation that a stop cut off. */
+static void recover(struct tm_core *core, struct tm_operation_record *record)
+{
+	struct tm_event_spec spec = { .type = TM_EVENT_RECOVERED };
+	struct tm_error err = { 0 };
+	struct tm_op *op = calloc(1, sizeof(*op));
+	struct tm_pool *pool;
+	bool raised = false;
+
+	if (!op)
+		return;
+	op->core = core;
+	op->recovering = true;
+	op->type = tm_op_type_from_name(record->kind);
+	op->record = *record;
+	record->state = NULL; /* now the operation's */
+	record->idempotency_key = NULL;
+	if (!op->type || !op->record.state || tm_op_state_parse(op, op->record.state, &err) < 0) {
+		op->type = op->type ? op->type : tm_op_type(TM_CMD_POOL_POLICY);
+		tm_log(LOG_ERR, "Operation %s (%s) cannot be settled: its record cannot be read.",
+		       op->record.id.text, op->record.kind);
+		(void)tm_error_set(&op->error, TM_ERR_STORE, EINVAL, "Its record cannot be read.");
+		tm_op_execute(op); /* records the failure */
+		tm_op_free(op);
+		return;
+	}
+	pool = op->pool.id.text[0] ? tm_core_find_pool(core, op->pool.id.text) : NULL;
+	if (pool) {
+		const struct tm_pool_record state = op->pool;
+
+		op->pool = pool->record;
+		/* What the operation itself had already made of the sizes counts. */
+		if (op->type->kind == TM_CMD_POOL_EXTEND) {
+			op->pool.data_bytes = state.data_bytes;
+			op->pool.data_reserve_bytes = state.data_reserve_bytes;
+			op->pool.metadata_bytes = state.metadata_bytes;
+			op->pool.metadata_reserve_bytes = state.metadata_reserve_bytes;
+		}
+		op->volumes = calloc(pool->n_volumes ? pool->n_volumes : 1, sizeof(*op->volumes));
+		op->n_volumes = op->volumes ? pool->n_volumes : 0;
+		for (size_t i = 0; i < op->n_volumes; i++)
+			op->volumes[i] = pool->volumes[i].record;
+		if (op->type->needs_pool_up) {
+			struct tm_dm_info info;
+			const bool was_up =
+				tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
+				info.live_table;
+
+			if (raise_pool(core, pool, false, &err) < 0) {
+				mark_uncertain(pool, err.detail);
+				tm_log(LOG_ERR, "Operation %s on pool %s waits: %s", op->record.kind,
+				       pool->record.name, err.detail);
+				tm_op_free(op);
+				return;
+			}
+			raised = !was_up;
+		}
+	}
+	tm_log(LOG_NOTICE, "Operation %s on pool %s was cut off in step %s; settling it.",
+	       op->record.kind, op->record.pool_name, op->record.step_name);
+	tm_op_execute(op);
+	spec.operation = &op->record.id;
+	spec.pool = pool;
+	tm_record_event(core, &spec, "Operation %s on pool %s was cut off by a stop and %s.",
+			op->record.kind,
+			op->record.pool_name[0] ? op->record.pool_name : op->pool.directory,
+			op->undo_failed			       ? "could not be settled" :
+			op->record.status == TM_OP_DONE ? "is finished now" :
+							  "was undone");
+	if (op->undo_failed && pool)
+		mark_uncertain(pool, op->error.code ? op->error.detail : "An operation could not be undone.");
+	if (raised && pool && !op->pool.active)
+		(void)tm_parts_remove_pool(core, &pool->record, NULL);
+	tm_op_free(op);
+}
+
+static int settle_operations(struct tm_core *core, struct tm_error *err)
+{
+	struct tm_operation_record *ops = NULL;
+	size_t n = 0;
+	int r;
+
+	r = tm_store_load_unfinished(core->store, &ops, &n, err);
+	for (size_t i = 0; r >= 0 && i < n; i++) {
+		recover(core, &ops[i]);
+		tm_operation_record_done(&ops[i]);
+	}
+	free(ops);
+	return r;
+}
+
+static void drop_pools(struct tm_core *core)
+{
+	while (core->n_pools)
+		tm_core_remove_pool(core, core->pools[core->n_pools - 1]);
+}
+
+struct raising {
+	struct tm_core *core;
+	struct tm_pool *pool;
+	struct tm_error err;
+	bool volumes;
+	int r;
+	pthread_mutex_t *lock;
+	pthread_cond_t *done;
+	size_t *left;
+};
+
+static void raise_job(void *arg)
+{
+	struct raising *x = arg;
+
+	x->r = raise_pool(x->core, x->pool, x->volumes, &x->err);
+	TM_LOCK_SCOPE(x->lock);
+	if (--*x->left == 0)
+		(void)pthread_cond_signal(x->done);
+}
+
+/* Pools side by side, on the workers; nothing else runs yet, so each job owns its pool. */
+static int raise_pools(struct tm_core *core, struct tm_error *err)
+{
+	tm_auto_free struct raising *jobs = calloc(core->n_pools ? core->n_pools : 1, sizeof(*jobs));
+	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	pthread_cond_t done = PTHREAD_COND_INITIALIZER;
+	size_t left = 0, n = 0;
+
+	if (!jobs)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	for (size_t i = 0; i < core->n_pools; i++) {
+		struct tm_pool *pool = core->pools[i];
+		struct tm_dm_info info;
+		bool there;
+
+		if (pool->state == TM_POOL_UNCERTAIN || !pool->record.active)
+			continue;
+		there = tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
+			info.live_table;
+		if (!there && !pool->record.policy.activate_at_start)
+			continue;
+		/* Where the daemon alone was restarted the volumes are as users left them. */
+		jobs[n++] = (struct raising){ core, pool, { 0 }, true, 0, &lock, &done, &left };
+	}
+	left = n;
+	for (size_t i = 0; i < n; i++)
+		tm_crew_run(core->workers, raise_job, &jobs[i]);
+	(void)pthread_mutex_lock(&lock);
+	while (left)
+		(void)pthread_cond_wait(&done, &lock);
+	(void)pthread_mutex_unlock(&lock);
+	for (size_t i = 0; i < n; i++) {
+		struct tm_log_fields fields = { .pool = jobs[i].pool->record.name, .error = &jobs[i].err };
+
+		if (jobs[i].r >= 0)
+			continue;
+		/* Leave nothing half up. */
+		(void)tm_parts_remove_pool(core, &jobs[i].pool->record, NULL);
+		(void)snprintf(jobs[i].pool->state_reason, sizeof(jobs[i].pool->state_reason), "%.*s",
+			       (int)sizeof(jobs[i].pool->state_reason) - 1, jobs[i].err.detail);
+		tm_log_fields(LOG_ERR, &fields, "Pool %s could not be activated: %s %s",
+			      jobs[i].pool->record.name, jobs[i].err.detail, jobs[i].err.hint);
+	}
+	return 0;
+}
+
+int tm_core_restore(struct tm_core *core, struct tm_error *err)
+{
+	int r;
+
+	resume_suspended(core);
+	r = load_pools(core, err);
+	if (r >= 0)
+		r = settle_operations(core, err);
+	if (r < 0)
+		return r;
+	/* Settling changed rows: read them again, but keep what was found uncertain. */
+	{
+		tm_auto_free struct tm_uuid *uncertain = NULL;
+		tm_auto_free char(*reasons)[256] = NULL;
+		size_t n = 0;
+
+		uncertain = calloc(core->n_pools ? core->n_pools : 1, sizeof(*uncertain));
+		reasons = calloc(core->n_pools ? core->n_pools : 1, sizeof(*reasons));
+		if (!uncertain || !reasons)
+			return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+		for (size_t i = 0; i < core->n_pools; i++) {
+			if (core->pools[i]->state != TM_POOL_UNCERTAIN)
+				continue;
+			uncertain[n] = core->pools[i]->record.id;
+			memcpy(reasons[n++], core->pools[i]->state_reason, sizeof(*reasons));
+		}
+		drop_pools(core);
+		r = load_pools(core, err);
+		if (r < 0)
+			return r;
+		for (size_t i = 0; i < n; i++) {
+			struct tm_pool *pool = tm_core_find_pool(core, uncertain[i].text);
+
+			if (pool)
+				mark_uncertain(pool, reasons[i]);
+		}
+	}
+	r = raise_pools(core, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < core->n_pools; i++) {
+		struct tm_pool *pool = core->pools[i];
+		char reason[256];
+
+		if (pool->state == TM_POOL_UNCERTAIN)
+			continue;
+		memcpy(reason, pool->state_reason, sizeof(reason));
+		tm_pool_observe(pool);
+		if (pool->state != TM_POOL_ACTIVE) {
+			memcpy(pool->state_reason, reason, sizeof(reason));
+			continue;
+		}
+		pool->sample_due = true;
+		tm_pool_look(pool, 0);
+	}
+	return 0;
+}
