@@ -170,22 +170,31 @@ static uint64_t allowed_size(const struct tm_extend_input *in)
 }
 
 /* Would waiting for the backing outlast what is free? Then whatever is armed is better. */
-static bool urgent(const struct tm_extend_input *in, uint64_t available_free)
+static bool urgent(const struct tm_extend_input *in, uint64_t room)
 {
 	uint64_t wait = tm_sat_add(tm_sat_mul(arm_usec(in), 2), reaction_usec(in));
 
-	return in->rate_bytes_per_sec && available_free < rate_blocks(in, wait);
+	return in->rate_bytes_per_sec && room < rate_blocks(in, wait);
 }
 
 /* How far to go now: to @size, or only as far as the reserve reaches. */
 static uint64_t armed_first(const struct tm_extend_input *in, uint64_t size, uint64_t allowed)
 {
 	uint64_t armed = tm_sat_add(in->total_blocks, in->reserve_blocks);
+	uint64_t mark, target, room;
 
-	if (!in->reserve_blocks || armed >= size)
+	if (!in->reserve_blocks)
+		return size;
+	if (armed >= size) {
 		/* The kernel leaves no rest of metadata unused. */
 		return in->arm_only_near ? max64(size, min64(armed, allowed)) : size;
-	if (free_of(armed, in->used_blocks) > mark_of(in, armed))
+	}
+	/* Half the way from the mark to the target will do; less would only be a series of small
+	 * steps. */
+	room = free_of(armed, in->used_blocks);
+	mark = mark_of(in, armed);
+	target = target_of(in, armed);
+	if (room > mark && (room >= target || room - mark >= (target - mark) / 2))
 		return armed;
 	/* A reserve that does not outlast its own extension is not worth one. */
 	if (urgent(in, free_of(in->total_blocks, in->used_blocks)) &&

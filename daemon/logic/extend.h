@@ -15,9 +15,9 @@
  * never extended twice: twice the mark's rate and kernel parts, its percentage plus
  * an eighth of the size (twice it when arm_only_near), at most 5/8 of the size (3/4).
  *
- * What is armed goes first: when the reserve is smaller than the step, but leaves
- * more than the mark free, or when waiting for the backing could outlast what is free, the
- * plan takes the reserve alone.
+ * What is armed goes first: when the reserve is smaller than the step, but takes the free
+ * space at least half the way from the mark to the target, or when waiting for the backing could
+ * outlast what is free, the plan takes the reserve alone.
  *
  * Levels decide, never edges: a pool exactly at its mark is extended.
  */
