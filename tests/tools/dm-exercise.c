@@ -762,6 +762,25 @@ static void long_list(struct exercise *x)
 
 /* ---- the end ------------------------------------------------------------------------------ */
 
+/* Loop devices on files below a directory. */
+static int loops_below(const char *directory)
+{
+	int n = 0;
+	glob_t g;
+
+	if (glob("/sys/block/loop*/loop/backing_file", 0, NULL, &g) != 0)
+		return 0;
+	for (size_t i = 0; i < g.gl_pathc; i++) {
+		tm_auto_free char *text = NULL;
+		size_t len;
+
+		if (tm_read_file(g.gl_pathv[i], 4096, &text, &len) == 0)
+			n += strncmp(text, directory, strlen(directory)) == 0;
+	}
+	globfree(&g);
+	return n;
+}
+
 static void take_down(struct exercise *x)
 {
 	static const char *const names[] = { "ex:vol", "ex:_pool", "ex:_meta", "ex:_data" };
@@ -787,20 +806,11 @@ static void take_down(struct exercise *x)
 		CHECK(x, flags < 0 || (flags & FD_CLOEXEC));
 	}
 
-	glob_t g;
-	CHECK(x, glob("/sys/block/loop*/loop/backing_file", 0, NULL, &g) == GLOB_NOMATCH || ({
-			 bool ours = false;
-
-			 for (size_t i = 0; i < g.gl_pathc; i++) {
-				 tm_auto_free char *text = NULL;
-				 size_t len;
-
-				 if (tm_read_file(g.gl_pathv[i], 4096, &text, &len) == 0)
-					 ours |= strncmp(text, x->base, strlen(x->base)) == 0;
-			 }
-			 !ours;
-		 }));
-	globfree(&g);
+	/* udev may still be looking at a loop device; it is detached when the last user closes it.
+	 */
+	for (int i = 0; i < 250 && loops_below(x->base) > 0; i++)
+		pause_ms(20);
+	CHECK(x, loops_below(x->base) == 0);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
