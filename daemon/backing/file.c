@@ -176,7 +176,7 @@ static uint64_t promised_bytes(int dir_fd)
 	uint64_t promised = 0;
 
 	for (enum tm_part part = TM_PART_DATA; part <= TM_PART_METADATA; part++) {
-		struct stat st;
+		struct stat st = { 0 };
 
 		if (fstatat(dir_fd, part_name(part), &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
@@ -203,7 +203,7 @@ static int room(int dir_fd, uint64_t promised, uint64_t *ret)
 static int check_room(const struct tm_pool_record *pool, int dir_fd, uint64_t need,
 		      struct tm_error *err)
 {
-	uint64_t have;
+	uint64_t have = 0;
 	int r = room(dir_fd, 0, &have);
 
 	if (r < 0)
@@ -248,7 +248,7 @@ static bool belongs_to_file_system(const char *name)
 
 static int check_empty(const struct tm_pool_record *pool, int dir_fd, struct tm_error *err)
 {
-	struct stat st;
+	struct stat st = { 0 };
 	int r, fd;
 
 	if (fstatat(dir_fd, DESCRIPTOR_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0) {
@@ -440,7 +440,7 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 {
 	const char *name = part_name(part);
 	const bool allocate = preallocated(pool, part);
-	struct stat st;
+	struct stat st = { 0 };
 	bool made;
 	int r = check_bytes(pool, part, bytes, err);
 
@@ -478,7 +478,7 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 	if (r < 0 && made)
 		(void)unlinkat(dir_fd, name, 0);
 	else if (r < 0)
-		(void)ftruncate(fd, st.st_size);
+		(void)!ftruncate(fd, st.st_size);
 	return r;
 }
 
@@ -487,7 +487,7 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 {
 	const bool allocate = preallocated(pool, part);
 	char path[TM_PATH_SIZE + 16];
-	struct stat st;
+	struct stat st = { 0 };
 	int r = check_bytes(pool, part, bytes, err);
 
 	if (r < 0)
@@ -511,7 +511,7 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 	else
 		r = tm_loop_resize(fd, path, err);
 	if (r < 0) {
-		(void)ftruncate(fd, st.st_size);
+		(void)!ftruncate(fd, st.st_size);
 		(void)tm_loop_resize(fd, path, NULL);
 	}
 	return r;
@@ -520,7 +520,7 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, uint64_t *ret_bytes,
 			 struct tm_error *err)
 {
-	struct stat st;
+	struct stat st = { 0 };
 	tm_auto_close int fd = open_part(pool, part, O_RDONLY, &st, err);
 
 	if (fd < 0)
@@ -532,7 +532,7 @@ int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, u
 int tm_backing_read(const struct tm_pool_record *pool, enum tm_part part, void *buf, size_t len,
 		    struct tm_error *err)
 {
-	struct stat st;
+	struct stat st = { 0 };
 	size_t done = 0;
 	tm_auto_close int fd = open_part(pool, part, O_RDONLY, &st, err);
 
@@ -568,7 +568,7 @@ int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
 {
 	char path[TM_PATH_SIZE + 16];
 	struct tm_loop loop;
-	struct stat st;
+	struct stat st = { 0 };
 	int r;
 
 	*ret = (struct tm_attachment){ .fd = -1 };
@@ -599,7 +599,7 @@ static int with_part(int dir_fd, const struct tm_pool_record *pool, enum tm_part
 		     struct tm_error *err)
 {
 	char path[TM_PATH_SIZE + 16];
-	struct stat st;
+	struct stat st = { 0 };
 	tm_auto_close int fd = openat(dir_fd, part_name(part), O_RDONLY | FILE_FLAGS);
 
 	if (fd < 0)
