@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -18,6 +19,8 @@
 
 /* Others may take the free device we were told of; each try finds another. */
 #define ATTACH_TRIES 64
+
+#define MINOR_MAX ((1u << 20) - 1)
 
 /* The largest logical block size a loop device takes. */
 #define BLOCK_SIZE_MAX 4096
@@ -80,21 +83,25 @@ static int each_loop(int file_fd, loop_fn fn, void *userdata)
 		return -errno;
 	for (;;) {
 		const struct dirent *entry;
-		unsigned int number;
-		int used = 0, r;
+		unsigned long number;
+		char *end;
+		int r;
 
 		errno = 0;
 		entry = readdir(dir);
 		if (!entry)
 			return -errno;
-		if (sscanf(entry->d_name, "loop%u%n", &number, &used) != 1 || entry->d_name[used])
+		if (strncmp(entry->d_name, "loop", 4) != 0)
+			continue;
+		number = strtoul(entry->d_name + 4, &end, 10);
+		if (end == entry->d_name + 4 || *end || number > MINOR_MAX)
 			continue;
 		/* Unbound ones need not be opened. */
 		char bound[64];
-		(void)snprintf(bound, sizeof(bound), "loop%u/loop", number);
+		(void)snprintf(bound, sizeof(bound), "loop%lu/loop", number);
 		if (faccessat(dirfd(dir), bound, F_OK, 0) < 0)
 			continue;
-		r = visit(number, &file, fn, userdata);
+		r = visit((unsigned int)number, &file, fn, userdata);
 		if (r != 0)
 			return r;
 	}

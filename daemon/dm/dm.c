@@ -28,6 +28,14 @@
 #define LIST_BUFFER  8192
 #define BUFFER_LIMIT ((size_t)64 << 20)
 
+_Static_assert((int)TM_DM_WIRE_UDEV_NO_SUBSYSTEM == DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG &&
+		       (int)TM_DM_WIRE_UDEV_NO_DISK == DM_UDEV_DISABLE_DISK_RULES_FLAG &&
+		       (int)TM_DM_WIRE_UDEV_NO_OTHER == DM_UDEV_DISABLE_OTHER_RULES_FLAG &&
+		       (int)TM_DM_WIRE_UDEV_RELY == DM_UDEV_DISABLE_LIBRARY_FALLBACK &&
+		       (int)TM_DM_WIRE_UDEV_PRIMARY == DM_UDEV_PRIMARY_SOURCE_FLAG &&
+		       (int)TM_DM_WIRE_UDEV_SHIFT == DM_UDEV_FLAGS_SHIFT,
+	       "wire.h has the library's flags");
+
 struct tm_dm {
 	int control_fd;              /* requests of our own, and the event poll */
 	pthread_mutex_t library;     /* held around everything of libdevmapper */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The only device-mapper surface: nothing outside this folder includes libdevmapper.h.
+ * The only device-mapper surface. Only dm.c includes libdevmapper.h.
  *
  * Any thread may call any of these. libdevmapper keeps a process-wide list of
  * device node operations that CREATE, RESUME, RENAME and REMOVE push to, without a lock;

@@ -2,7 +2,6 @@
 #include "dm/wire.h"
 
 #include <errno.h>
-#include <libdevmapper.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -46,21 +45,18 @@ uint32_t tm_dm_wire_suspend_flags(unsigned int flags)
 
 uint16_t tm_dm_wire_udev_flags(enum tm_dm_udev udev)
 {
-	uint16_t flags = DM_UDEV_DISABLE_LIBRARY_FALLBACK;
-
-	if (udev == TM_DM_UDEV_HIDDEN)
-		flags |= DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | DM_UDEV_DISABLE_DISK_RULES_FLAG |
-			 DM_UDEV_DISABLE_OTHER_RULES_FLAG;
-	return flags;
+	return udev == TM_DM_UDEV_HIDDEN
+		       ? TM_DM_WIRE_UDEV_RELY | TM_DM_WIRE_UDEV_NO_SUBSYSTEM |
+				 TM_DM_WIRE_UDEV_NO_DISK | TM_DM_WIRE_UDEV_NO_OTHER
+		       : TM_DM_WIRE_UDEV_RELY;
 }
 
 uint32_t tm_dm_wire_cookie(enum tm_dm_udev udev)
 {
 	/* Without the last flag udev's rules take the event for a repetition and keep old
 	 * properties. */
-	uint32_t flags = (uint32_t)tm_dm_wire_udev_flags(udev) | DM_UDEV_PRIMARY_SOURCE_FLAG;
-
-	return flags << DM_UDEV_FLAGS_SHIFT;
+	return (uint32_t)(tm_dm_wire_udev_flags(udev) | TM_DM_WIRE_UDEV_PRIMARY)
+	       << TM_DM_WIRE_UDEV_SHIFT;
 }
 
 static int check_target(const struct tm_dm_target *t, uint64_t expected_start)
@@ -98,12 +94,14 @@ int tm_dm_wire_load(const char *name, const struct tm_dm_target *targets, size_t
 			return -E2BIG;
 	}
 
+	struct dm_ioctl head;
+	int r = tm_dm_wire_header(&head, (uint32_t)size, name, read_only ? DM_READONLY_FLAG : 0);
+	if (r < 0)
+		return r;
 	tm_auto_free struct dm_ioctl *io = calloc(1, size);
 	if (!io)
 		return -ENOMEM;
-	int r = tm_dm_wire_header(io, (uint32_t)size, name, read_only ? DM_READONLY_FLAG : 0);
-	if (r < 0)
-		return r;
+	*io = head;
 	io->target_count = (uint32_t)n;
 
 	char *at = (char *)io + sizeof(*io);
@@ -135,12 +133,14 @@ int tm_dm_wire_message(const char *name, const char *message, struct dm_ioctl **
 		return -E2BIG;
 
 	size_t size = align_record(sizeof(struct dm_ioctl) + sizeof(struct dm_target_msg) + len);
+	struct dm_ioctl head;
+	int r = tm_dm_wire_header(&head, (uint32_t)size, name, 0);
+	if (r < 0)
+		return r;
 	tm_auto_free struct dm_ioctl *io = calloc(1, size);
 	if (!io)
 		return -ENOMEM;
-	int r = tm_dm_wire_header(io, (uint32_t)size, name, 0);
-	if (r < 0)
-		return r;
+	*io = head;
 	/* Sector 0 is there already: calloc. */
 	memcpy((char *)io + sizeof(*io) + offsetof(struct dm_target_msg, message), message, len);
 	*ret = TM_TAKE(io);

@@ -20,6 +20,16 @@ int tm_dm_wire_header(struct dm_ioctl *io, uint32_t data_size, const char *name,
 /* The kernel flags for tm_dm_suspend_flags. */
 uint32_t tm_dm_wire_suspend_flags(unsigned int flags);
 
+/* libdevmapper's DM_UDEV_* flags; dm.c checks that they are the same. */
+enum {
+	TM_DM_WIRE_UDEV_NO_SUBSYSTEM = 0x02,
+	TM_DM_WIRE_UDEV_NO_DISK = 0x04,
+	TM_DM_WIRE_UDEV_NO_OTHER = 0x08,
+	TM_DM_WIRE_UDEV_RELY = 0x20,
+	TM_DM_WIRE_UDEV_PRIMARY = 0x40,
+	TM_DM_WIRE_UDEV_SHIFT = 16,
+};
+
 /* What udev's rules are told (DM_COOKIE): flags in the upper half, no semaphore in the lower. */
 uint16_t tm_dm_wire_udev_flags(enum tm_dm_udev udev);
 uint32_t tm_dm_wire_cookie(enum tm_dm_udev udev);

@@ -50,6 +50,7 @@ static void room(void **state)
 		uint64_t fs, available, promised, room;
 	} table[] = {
 		{ TM_GIB, 0, 0, 0 },
+		{ TM_GIB, 16 * TM_MIB - 1, 0, 0 },
 		{ TM_GIB, 16 * TM_MIB, 0, 0 },
 		{ TM_GIB, 16 * TM_MIB + 1, 0, 1 },
 		{ TM_GIB, 100 * TM_MIB, 0, 84 * TM_MIB },

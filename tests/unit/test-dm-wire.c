@@ -411,6 +411,18 @@ static void list_damaged(void **state)
 	assert_int_equal(tm_dm_wire_parse_list(a.io, a.size, &e, &n), -EBADMSG);
 	free(a.io);
 
+	/* Nothing follows the name in old kernels' lists: it must end by itself. */
+	a = answer_new(35, 0);
+	add_entry(&a, 1, "to-the-end--", 1, NULL, true);
+	assert_int_equal(tm_dm_wire_parse_list(a.io, a.size, &e, &n), 0);
+	free(e);
+	const size_t cut = offsetof(struct dm_name_list, name) + strlen("to-the-end--");
+	a.size = sizeof(*a.io) + cut;
+	a.io = realloc(a.io, a.size);
+	assert_non_null(a.io);
+	assert_int_equal(tm_dm_wire_parse_list(a.io, a.size, &e, &n), -EBADMSG);
+	free(a.io);
+
 	/* A name longer than any device's, one without end, one without letters. */
 	char name[200];
 	memset(name, 'x', sizeof(name));
