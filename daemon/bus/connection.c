@@ -86,7 +86,7 @@ static int on_name(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 		fail(c, -EEXIST, "another program has the name " TM_BUS_NAME);
 	} else {
 		if (c->complained)
-			tm_log(LOG_INFO, "D-Bus: %s is on the system bus again", TM_BUS_NAME);
+			tm_log(LOG_INFO, "D-Bus: %s is on the system bus now", TM_BUS_NAME);
 		c->ready = true;
 		c->complained = false;
 		c->retry_usec = c->first_retry_usec;
