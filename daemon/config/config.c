@@ -229,7 +229,7 @@ static struct shown show(const char *value)
 	struct shown s = { 0 };
 	size_t i;
 
-	for (i = 0; value[i] && i < sizeof(s.text) - 4; i++)
+	for (i = 0; i < sizeof(s.text) - 4 && value[i]; i++)
 		s.text[i] = value[i] >= ' ' && value[i] <= '~' ? value[i] : '?';
 	if (value[i])
 		memcpy(s.text + i, "...", 4);

@@ -29,6 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct tm_config config, before;
+	const unsigned char *bytes = (const unsigned char *)&config;
+	const unsigned char *bytes_before = (const unsigned char *)&before;
 	struct tm_error err = { 0 };
 
 	memset(&config, 0, sizeof(config));
@@ -40,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		require(err.code == TM_ERR_BAD_CONFIG);
 		require(strncmp(err.detail, "f:", 2) == 0);
 		require(line >= 1 && line <= lines(data, size));
-		require(memcmp(&before, &config, sizeof(config)) == 0);
+		require(memcmp(bytes_before, bytes, sizeof(config)) == 0);
 		for (const char *p = err.detail; *p; p++)
 			require(*p >= ' ' && *p <= '~');
 		return 0;

@@ -416,17 +416,21 @@ static char *manager_part(const char *xml)
 static void test_introspection(void **state)
 {
 	struct fixture *f = *state;
-	tm_auto_free char *printed = NULL, *ours = NULL, *theirs = NULL;
+	char *printed = NULL, *ours, *theirs;
 	size_t len = 0;
-	FILE *out = open_memstream(&printed, &len);
+	FILE *out;
 
+	up(f);
+	out = open_memstream(&printed, &len);
 	assert_non_null(out);
 	tm_bus_introspect(out);
 	assert_int_equal(fclose(out), 0);
-	up(f);
 	theirs = manager_part(ask(f, NULL));
 	ours = manager_part(printed);
 	assert_string_equal(ours, theirs);
+	free(theirs);
+	free(ours);
+	free(printed);
 }
 
 static void test_bus_goes_and_comes(void **state)

@@ -253,11 +253,9 @@ static void test_long_lines(void **state)
 
 		/* Cut in two by a reader that is not careful, the rest would be a line of its own.
 		 */
-		memset(text, 'x', lengths[i]);
-		memcpy(text, "[bus]\n#", 7);
-		memcpy(text + 6 + lengths[i], "\nenabled=no\n", 13);
-		text[6] = '#';
+		(void)snprintf(text, 16, "[bus]\n#");
 		memset(text + 7, '[', lengths[i] - 1);
+		(void)snprintf(text + 6 + lengths[i], 70000 - 6 - lengths[i], "\nenabled=no\n");
 		assert_int_equal(parse(text, &config, &err), -EINVAL);
 		assert_non_null(strstr(err.detail, "thinmgrd.conf:2: "));
 		assert_non_null(strstr(err.detail, "longer than 190"));
@@ -265,7 +263,7 @@ static void test_long_lines(void **state)
 	/* The longest that is allowed, with the fault on the line after it told right. */
 	memset(text, 'x', 190);
 	text[0] = '#';
-	memcpy(text + 190, "\nfoo\n", 6);
+	(void)snprintf(text + 190, 16, "\nfoo\n");
 	{
 		struct tm_error err = { 0 };
 
