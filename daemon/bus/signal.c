@@ -71,7 +71,6 @@ static void add_special(struct tm_bus_signals *signals, const struct tm_event *e
 		add_low_space(signals, e, "metadata");
 		break;
 	case TM_EVENT_OUT_OF_SPACE:
-	case TM_EVENT_QUEUEING:
 		s = add(signals, "OutOfSpace", "stt");
 		s->arguments[0] = text(e->pool_name);
 		s->arguments[1] = data_time(signals, "until");
