@@ -201,15 +201,15 @@ static int read_if_match(struct tm_request *request, struct tm_command *cmd, str
 
 static int read_options(struct tm_request *request, struct tm_command *cmd, struct tm_error *err)
 {
-	const struct tm_query *query = &request->query;
+	const struct tm_url_query *query = &request->query;
 	uint64_t seconds = 0;
 	int r;
 
-	r = tm_query_uint(query, "wait", 0, TM_WAIT_MAX, &seconds, err);
+	r = tm_url_query_uint(query, "wait", 0, TM_WAIT_MAX, &seconds, err);
 	if (r < 0)
 		return r;
 	request->wait_usec = seconds * TM_USEC_PER_SEC;
-	r = tm_query_bool(query, "dry_run", &request->dry_run, err);
+	r = tm_url_query_bool(query, "dry_run", &request->dry_run, err);
 	if (r < 0)
 		return r;
 	if (request->match.route->method == TM_METHOD_PATCH ||

@@ -16,7 +16,7 @@
 
 static int read_type(struct tm_request *request, int *ret)
 {
-	const char *text = tm_query_text(&request->query, "type");
+	const char *text = tm_url_query_text(&request->query, "type");
 	enum tm_event_type type;
 
 	if (!text)
@@ -30,7 +30,7 @@ static int read_type(struct tm_request *request, int *ret)
 
 static int read_severity(struct tm_request *request, enum tm_severity *ret)
 {
-	const char *text = tm_query_text(&request->query, "severity");
+	const char *text = tm_url_query_text(&request->query, "severity");
 
 	if (!text)
 		return 0;
@@ -48,7 +48,7 @@ static int read_severity(struct tm_request *request, enum tm_severity *ret)
 
 static int read_order(struct tm_request *request, bool *ret_newest_first)
 {
-	const char *text = tm_query_text(&request->query, "order");
+	const char *text = tm_url_query_text(&request->query, "order");
 
 	if (!text)
 		return 0;
@@ -64,7 +64,7 @@ static int read_order(struct tm_request *request, bool *ret_newest_first)
 static int read_filter(struct tm_request *request, struct tm_event_filter *filter,
 		       struct tm_uuid *pool)
 {
-	const struct tm_query *query = &request->query;
+	const struct tm_url_query *query = &request->query;
 	struct tm_error *err = &request->error;
 	uint64_t limit = TM_LIST_MAX, cursor = 0;
 	int r;
@@ -75,13 +75,13 @@ static int read_filter(struct tm_request *request, struct tm_event_filter *filte
 		return r;
 	if (r > 0)
 		filter->pool = pool;
-	if (tm_query_uint(query, "after", 0, INT64_MAX, &filter->after_seq, err) < 0 ||
-	    tm_query_uint(query, "cursor", 0, INT64_MAX, &cursor, err) < 0 ||
-	    tm_query_time(query, "since", &filter->since_usec, err) < 0 ||
-	    tm_query_time(query, "until", &filter->until_usec, err) < 0 ||
+	if (tm_url_query_uint(query, "after", 0, INT64_MAX, &filter->after_seq, err) < 0 ||
+	    tm_url_query_uint(query, "cursor", 0, INT64_MAX, &cursor, err) < 0 ||
+	    tm_url_query_time(query, "since", &filter->since_usec, err) < 0 ||
+	    tm_url_query_time(query, "until", &filter->until_usec, err) < 0 ||
 	    read_type(request, &filter->type) < 0 ||
 	    read_severity(request, &filter->min_severity) < 0 ||
-	    tm_query_uint(query, "limit", 1, TM_LIST_MAX, &limit, err) < 0 ||
+	    tm_url_query_uint(query, "limit", 1, TM_LIST_MAX, &limit, err) < 0 ||
 	    read_order(request, &filter->newest_first) < 0)
 		return -EINVAL;
 	if (cursor > filter->after_seq)
@@ -122,7 +122,7 @@ static int read_start(struct tm_request *request, struct tm_event_filter *filter
 			return tm_error_field(&request->error, TM_ERR_BAD_QUERY, "Last-Event-ID",
 					      "Last-Event-ID is \"%.32s\", it must be a number.",
 					      last);
-	} else if (!tm_query_text(&request->query, "after")) {
+	} else if (!tm_url_query_text(&request->query, "after")) {
 		filter->after_seq = newest;
 	}
 	/* Of another database: nothing of this one was seen. */
@@ -136,7 +136,7 @@ static int start_stream(struct tm_request *request, struct tm_event_filter *filt
 	static const char *const not_here[] = { "since", "until", "limit", "order", "cursor" };
 
 	for (size_t i = 0; i < TM_ARRAY_SIZE(not_here); i++) {
-		if (tm_query_text(&request->query, not_here[i])) {
+		if (tm_url_query_text(&request->query, not_here[i])) {
 			(void)tm_error_field(&request->error, TM_ERR_BAD_QUERY, not_here[i],
 					     "The query parameter %s has no meaning for a stream.",
 					     not_here[i]);

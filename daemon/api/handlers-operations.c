@@ -16,7 +16,7 @@
 
 static int read_status(struct tm_request *request, int *ret)
 {
-	const char *text = tm_query_text(&request->query, "status");
+	const char *text = tm_url_query_text(&request->query, "status");
 
 	if (!text)
 		return 0;
@@ -50,8 +50,8 @@ int tm_handle_operation_list(struct tm_request *request)
 	if (r > 0)
 		filter.pool = &pool;
 	if (r < 0 || read_status(request, &filter.status) < 0 ||
-	    tm_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, err) < 0 ||
-	    tm_query_uint(&request->query, "cursor", 1, INT64_MAX, &filter.before_usec, err) < 0)
+	    tm_url_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, err) < 0 ||
+	    tm_url_query_uint(&request->query, "cursor", 1, INT64_MAX, &filter.before_usec, err) < 0)
 		return tm_answer_error(request, err);
 	filter.limit = (uint32_t)limit;
 	reader = tm_readers_take(readers, err);
@@ -108,7 +108,7 @@ int tm_handle_operation_get(struct tm_request *request)
 	struct tm_error *err = &request->error;
 	uint64_t wait = 0;
 
-	if (tm_query_uint(&request->query, "wait", 0, TM_WAIT_MAX, &wait, err) < 0 ||
+	if (tm_url_query_uint(&request->query, "wait", 0, TM_WAIT_MAX, &wait, err) < 0 ||
 	    read_operation(request, &op) < 0)
 		return tm_answer_error(request, err);
 	if (!wait || has_ended(&op))

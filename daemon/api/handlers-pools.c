@@ -21,12 +21,12 @@
 
 int tm_handle_pool_list(struct tm_request *request)
 {
-	const char *cursor = tm_query_text(&request->query, "cursor"), *next = NULL;
+	const char *cursor = tm_url_query_text(&request->query, "cursor"), *next = NULL;
 	tm_auto_view struct tm_view *view = NULL;
 	uint64_t limit = TM_LIST_MAX;
 	json_t *items;
 
-	if (tm_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, &request->error) < 0)
+	if (tm_url_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, &request->error) < 0)
 		return tm_answer_error(request, &request->error);
 	view = tm_core_view(request->http->core);
 	items = json_array();
@@ -100,7 +100,7 @@ int tm_handle_pool_delete(struct tm_request *request)
 
 	if (!cmd)
 		return tm_answer_error(request, &request->error);
-	if (tm_query_bool(&request->query, "with_volumes", &cmd->pool_delete.with_volumes,
+	if (tm_url_query_bool(&request->query, "with_volumes", &cmd->pool_delete.with_volumes,
 			  &request->error) < 0) {
 		(void)tm_command_free(cmd);
 		return tm_answer_error(request, &request->error);
@@ -134,30 +134,30 @@ struct history {
 
 static int read_history_query(struct tm_request *request, struct history *ret)
 {
-	const struct tm_query *query = &request->query;
+	const struct tm_url_query *query = &request->query;
 	struct tm_error *err = &request->error;
 	uint64_t seconds = 0;
 	int from, r;
 
 	*ret = (struct history){ .until = tm_now_realtime_usec(), .limit = HISTORY_DEFAULT };
-	r = tm_query_time(query, "until", &ret->until, err);
+	r = tm_url_query_time(query, "until", &ret->until, err);
 	if (r < 0)
 		return r;
 	ret->from = ret->until > HISTORY_SPAN_USEC ? ret->until - HISTORY_SPAN_USEC : 0;
-	from = tm_query_time(query, "from", &ret->from, err);
+	from = tm_url_query_time(query, "from", &ret->from, err);
 	if (from < 0)
 		return from;
-	r = tm_query_uint(query, "step", 0, HISTORY_STEP_MAX, &seconds, err);
+	r = tm_url_query_uint(query, "step", 0, HISTORY_STEP_MAX, &seconds, err);
 	if (r < 0)
 		return r;
 	ret->step = seconds * TM_USEC_PER_SEC;
-	r = tm_query_uint(query, "limit", 1, HISTORY_MAX, &ret->limit, err);
+	r = tm_url_query_uint(query, "limit", 1, HISTORY_MAX, &ret->limit, err);
 	if (r < 0)
 		return r;
 	if (from && ret->from > ret->until)
 		return tm_error_field(err, TM_ERR_BAD_QUERY, "from", "from is later than until.");
 	/* The cursor is where the next page begins, finer than times are written. */
-	return tm_query_uint(query, "cursor", 0, INT64_MAX, &ret->from, err);
+	return tm_url_query_uint(query, "cursor", 0, INT64_MAX, &ret->from, err);
 }
 
 int tm_handle_pool_history(struct tm_request *request)

@@ -136,7 +136,7 @@ static void check_headers(struct tm_request *request, const char *method, bool h
 	}
 	if (*query == '?')
 		query++;
-	if (tm_query_parse(query, strlen(query), request->match.route->query, &request->query,
+	if (tm_url_query_parse(query, strlen(query), request->match.route->query, &request->query,
 			   err) < 0) {
 		request->refused = true;
 		return;

@@ -34,7 +34,7 @@ const struct tm_volume_view *tm_lookup_volume(struct tm_request *request,
 
 int tm_lookup_query_pool(struct tm_request *request, struct tm_uuid *ret)
 {
-	const char *ref = tm_query_text(&request->query, "pool");
+	const char *ref = tm_url_query_text(&request->query, "pool");
 	tm_auto_view struct tm_view *view = NULL;
 	const struct tm_pool_view *pool;
 
@@ -91,13 +91,13 @@ static int by_name(const void *a, const void *b)
 int tm_list_volumes(struct tm_request *request, const struct tm_pool_view *pool, bool snapshots,
 		    const struct tm_volume_view ***ret, size_t *ret_n, size_t *ret_limit)
 {
-	const char *cursor = tm_query_text(&request->query, "cursor");
+	const char *cursor = tm_url_query_text(&request->query, "cursor");
 	const struct tm_volume_view **list;
 	uint64_t limit = TM_LIST_MAX;
 	size_t n = 0;
 	int r;
 
-	r = tm_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, &request->error);
+	r = tm_url_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, &request->error);
 	if (r < 0)
 		return r;
 	list = calloc(pool->n_volumes + 1, sizeof(*list));

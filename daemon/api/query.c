@@ -24,7 +24,7 @@ static bool is_known(const char *known, const char *name)
 	return false;
 }
 
-static int read_pair(const char *text, size_t len, const char *known, struct tm_query *query,
+static int read_pair(const char *text, size_t len, const char *known, struct tm_url_query *query,
 		     size_t *used, struct tm_error *err)
 {
 	const char *equals = memchr(text, '=', len);
@@ -47,7 +47,7 @@ static int read_pair(const char *text, size_t len, const char *known, struct tm_
 			tm_error_hint(err, "This path takes none.");
 		return r;
 	}
-	if (tm_query_text(query, name))
+	if (tm_url_query_text(query, name))
 		return tm_error_field(err, TM_ERR_BAD_QUERY, name,
 				      "The query parameter %s is given twice.", name);
 	if (!equals || name_len + 1 == len)
@@ -64,27 +64,27 @@ static int read_pair(const char *text, size_t len, const char *known, struct tm_
 	return 0;
 }
 
-int tm_query_parse(const char *raw, size_t len, const char *known, struct tm_query *ret,
+int tm_url_query_parse(const char *raw, size_t len, const char *known, struct tm_url_query *ret,
 		   struct tm_error *err)
 {
 	const char *p = raw, *end = raw + len;
 	size_t used = 0;
 
 	ret->n = 0;
-	if (len > TM_QUERY_RAW_MAX)
+	if (len > TM_URL_QUERY_RAW_MAX)
 		return tm_error_field(err, TM_ERR_BAD_QUERY, "",
 				      "The query is %zu bytes long, the most is %d.", len,
-				      TM_QUERY_RAW_MAX);
+				      TM_URL_QUERY_RAW_MAX);
 	while (p < end) {
 		const char *stop = memchr(p, '&', (size_t)(end - p));
 		int r;
 
 		if (!stop)
 			stop = end;
-		if (ret->n == TM_QUERY_MAX)
+		if (ret->n == TM_URL_QUERY_MAX)
 			return tm_error_field(err, TM_ERR_BAD_QUERY, "",
 					      "The query has more than %d parameters.",
-					      TM_QUERY_MAX);
+					      TM_URL_QUERY_MAX);
 		r = read_pair(p, (size_t)(stop - p), known, ret, &used, err);
 		if (r < 0)
 			return r;
@@ -93,7 +93,7 @@ int tm_query_parse(const char *raw, size_t len, const char *known, struct tm_que
 	return 0;
 }
 
-const char *tm_query_text(const struct tm_query *query, const char *name)
+const char *tm_url_query_text(const struct tm_url_query *query, const char *name)
 {
 	for (size_t i = 0; i < query->n; i++) {
 		if (strcmp(query->items[i].name, name) == 0)
@@ -121,10 +121,10 @@ int tm_decimal_parse(const char *text, uint64_t *ret)
 	return 0;
 }
 
-int tm_query_uint(const struct tm_query *query, const char *name, uint64_t min, uint64_t max,
+int tm_url_query_uint(const struct tm_url_query *query, const char *name, uint64_t min, uint64_t max,
 		  uint64_t *ret, struct tm_error *err)
 {
-	const char *text = tm_query_text(query, name);
+	const char *text = tm_url_query_text(query, name);
 	uint64_t value;
 	int r;
 
@@ -142,9 +142,9 @@ int tm_query_uint(const struct tm_query *query, const char *name, uint64_t min, 
 	return 1;
 }
 
-int tm_query_bool(const struct tm_query *query, const char *name, bool *ret, struct tm_error *err)
+int tm_url_query_bool(const struct tm_url_query *query, const char *name, bool *ret, struct tm_error *err)
 {
-	const char *text = tm_query_text(query, name);
+	const char *text = tm_url_query_text(query, name);
 
 	if (!text)
 		return 0;
@@ -160,10 +160,10 @@ int tm_query_bool(const struct tm_query *query, const char *name, bool *ret, str
 	return 1;
 }
 
-int tm_query_time(const struct tm_query *query, const char *name, uint64_t *ret,
+int tm_url_query_time(const struct tm_url_query *query, const char *name, uint64_t *ret,
 		  struct tm_error *err)
 {
-	const char *text = tm_query_text(query, name);
+	const char *text = tm_url_query_text(query, name);
 
 	if (!text)
 		return 0;

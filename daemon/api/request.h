@@ -34,7 +34,7 @@ struct tm_request {
 	enum tm_permission permission;
 	struct tm_error error;
 	struct tm_match match;
-	struct tm_query query;
+	struct tm_url_query query;
 	char *body;
 	size_t body_len, body_size, body_seen;
 

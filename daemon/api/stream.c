@@ -95,8 +95,8 @@ static int fill(struct tm_stream *stream, uint64_t known)
 	free(events);
 	if (out && fclose(out) != 0)
 		r = -ENOMEM;
-	/* A batch that is not full was all there is, also of what the filter left out. */
-	if (r == 0 && n < BATCH && stream->filter.after_seq < known)
+	/* Nothing is left: what the filter leaves out need not be looked at again. */
+	if (r == 0 && n == 0 && stream->filter.after_seq < known)
 		stream->filter.after_seq = known;
 	return r;
 }
