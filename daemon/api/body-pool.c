@@ -159,7 +159,8 @@ int tm_body_policy_patch(json_t *body, const struct tm_policy *current, struct t
 	if (json_object_size(body) == 0)
 		return tm_error_field(err, TM_ERR_MISSING_FIELD, "", "The body names no change.");
 
-	/* when_full is the pool's, not the policy's: taken out before the policy is read strictly. */
+	/* when_full is the pool's, not the policy's: taken out before the policy is read strictly.
+	 */
 	when_full = json_object_get(body, "when_full");
 	if (when_full) {
 		if (!json_is_string(when_full))

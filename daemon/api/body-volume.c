@@ -21,7 +21,8 @@ int tm_body_volume_create(json_t *body, struct tm_command *cmd, struct tm_error 
 	tm_json_reader_init(&r, body, "", err);
 	got = tm_json_get_string(&r, "name", &name);
 	(void)tm_json_require(&r, "name", got);
-	got = tm_json_get_uint(&r, "size", TM_VOLUME_MIN_BYTES, TM_VOLUME_MAX_BYTES, &cmd->volume_create.size_bytes);
+	got = tm_json_get_uint(&r, "size", TM_VOLUME_MIN_BYTES, TM_VOLUME_MAX_BYTES,
+			       &cmd->volume_create.size_bytes);
 	(void)tm_json_require(&r, "size", got);
 	(void)tm_json_get_bool(&r, "activate", &cmd->volume_create.activate);
 	if (tm_json_reader_finish(&r) < 0)

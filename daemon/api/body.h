@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Request bodies into commands. Everything about form is checked here (types, ranges, names, unknown
- * fields), nothing against the state. Each takes the parsed body, borrowed, and fills *cmd, whose kind it sets and whose
- * pool and volume the caller fills; 0, or -EINVAL (-ENOMEM) with the field at fault.
+ * Request bodies into commands. Everything about form is checked here (types, ranges, names,
+ * unknown fields), nothing against the state. Each takes the parsed body, borrowed, and fills *cmd,
+ * whose kind it sets and whose pool and volume the caller fills; 0, or -EINVAL (-ENOMEM) with the
+ * field at fault.
  */
 #ifndef TM_API_BODY_H
 #define TM_API_BODY_H
@@ -13,10 +14,11 @@
 
 #define TM_DATA_MIN_BYTES     ((uint64_t)16 << 20)
 #define TM_DATA_MAX_BYTES     ((uint64_t)INT64_MAX) /* what JSON's integers hold */
-#define TM_METADATA_MIN_BYTES ((uint64_t)128 << 10) /* the core adds what the data size asks for */
-#define TM_VOLUME_MIN_BYTES   ((uint64_t)64 << 10)
-#define TM_VOLUME_MAX_BYTES   ((uint64_t)1 << 62)
-#define TM_SNAPSHOTS_MAX 256
+#define TM_METADATA_MIN_BYTES ((uint64_t)128 << 10) /* the core adds what the data size asks for \
+						     */
+#define TM_VOLUME_MIN_BYTES ((uint64_t)64 << 10)
+#define TM_VOLUME_MAX_BYTES ((uint64_t)1 << 62)
+#define TM_SNAPSHOTS_MAX    256
 
 int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *err);
 int tm_body_pool_import(json_t *body, struct tm_command *cmd, struct tm_error *err);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Changes: parsed on libmicrohttpd's thread, checked and queued by the core on the main loop, answered on
- * libmicrohttpd's thread again. In between the connection is suspended.
+ * Changes: parsed on libmicrohttpd's thread, checked and queued by the core on the main loop,
+ * answered on libmicrohttpd's thread again. In between the connection is suspended.
  */
 
 #include <errno.h>
@@ -161,8 +161,8 @@ static void on_submitted(void *userdata, const struct tm_operation_record *op,
 }
 
 /*
- * If-Match: "*", or a list of our own tags, of which the one that is the pool's present generation counts.
- * Any other can match nothing.
+ * If-Match: "*", or a list of our own tags, of which the one that is the pool's present generation
+ * counts. Any other can match nothing.
  */
 static int read_if_match(struct tm_request *request, struct tm_command *cmd, struct tm_error *err)
 {
@@ -191,8 +191,8 @@ static int read_if_match(struct tm_request *request, struct tm_command *cmd, str
 		}
 		p += len;
 	}
-	(void)tm_error_set(err, TM_ERR_PRECONDITION, ESTALE, "Pool %s has changed since it was read.",
-			   cmd->pool);
+	(void)tm_error_set(err, TM_ERR_PRECONDITION, ESTALE,
+			   "Pool %s has changed since it was read.", cmd->pool);
 	tm_error_hint(err, "Read it again and use the ETag of that answer.");
 	if (err)
 		(void)snprintf(err->field, sizeof(err->field), "If-Match");

@@ -9,8 +9,8 @@
 #define TM_WAIT_MAX 600
 
 /*
- * Submit @cmd (taken) for @request: reads wait, dry_run and If-Match, suspends the connection, and answers when
- * the core has spoken. Returns what libmicrohttpd is told.
+ * Submit @cmd (taken) for @request: reads wait, dry_run and If-Match, suspends the connection, and
+ * answers when the core has spoken. Returns what libmicrohttpd is told.
  */
 int tm_change_submit(struct tm_request *request, struct tm_command *cmd);
 
@@ -26,12 +26,13 @@ int tm_change_wait(struct tm_request *request, const struct tm_uuid *id, uint64_
 		   int (*resume)(struct tm_request *request));
 
 /*
- * Answer for a request that was woken before what it waits for had come: the server stops, or the caller
- * is gone. True with *ret when so.
+ * Answer for a request that was woken before what it waits for had come: the server stops, or the
+ * caller is gone. True with *ret when so.
  */
 bool tm_change_interrupted(struct tm_request *request, int *ret);
 
-/* The state of an operation: live, else from the database. 0, -ENOENT (NOT_FOUND), or an error of the store. */
+/* The state of an operation: live, else from the database. 0, -ENOENT (NOT_FOUND), or an error of
+ * the store. */
 int tm_change_read_operation(struct tm_http *http, const struct tm_uuid *id,
 			     struct tm_operation_record *ret, struct tm_error *err);
 

@@ -97,17 +97,17 @@ json_t *tm_encode_pool(const struct tm_pool_view *pool)
 		metadata.size = tm_sat_mul(status->metadata_total, TM_METADATA_BLOCK);
 		metadata.used = tm_sat_mul(status->metadata_used, TM_METADATA_BLOCK);
 	}
-	ret = json_pack("{s:s, s:s, s:s, s:o, s:s?, s:b, s:o, s:o, s:b, s:b, s:b, s:s}", "id",
-			record->id.text, "name", record->name, "state",
-			tm_pool_state_name(pool->state), "state_reason",
-			tm_encode_text(pool->state_reason), "mode",
-			!looked		 ? NULL :
-			status->failed ? tm_mode_name(TM_MODE_FAIL) :
-					   tm_mode_name(status->mode),
-			"needs_check", looked && !status->failed && status->needs_check, "backing",
-			encode_backing(pool), "block_size", tm_encode_uint(record->block_bytes),
-			"zeroing", record->zeroing, "discard", record->discard, "discard_passdown",
-			record->discard_passdown, "when_full", tm_when_full_name(record->when_full));
+	ret = json_pack(
+		"{s:s, s:s, s:s, s:o, s:s?, s:b, s:o, s:o, s:b, s:b, s:b, s:s}", "id",
+		record->id.text, "name", record->name, "state", tm_pool_state_name(pool->state),
+		"state_reason", tm_encode_text(pool->state_reason), "mode",
+		!looked          ? NULL
+		: status->failed ? tm_mode_name(TM_MODE_FAIL)
+				 : tm_mode_name(status->mode),
+		"needs_check", looked && !status->failed && status->needs_check, "backing",
+		encode_backing(pool), "block_size", tm_encode_uint(record->block_bytes), "zeroing",
+		record->zeroing, "discard", record->discard, "discard_passdown",
+		record->discard_passdown, "when_full", tm_when_full_name(record->when_full));
 	if (ret && json_object_update_new(
 			   ret, json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "data",
 					  encode_space(&data, &pool->data), "metadata",
@@ -129,8 +129,9 @@ json_t *tm_encode_pool_policy(const struct tm_pool_view *pool)
 {
 	json_t *ret = tm_policy_to_json(&pool->record.policy);
 
-	if (ret && json_object_set_new(ret, "when_full",
-				       json_string(tm_when_full_name(pool->record.when_full))) < 0) {
+	if (ret &&
+	    json_object_set_new(ret, "when_full",
+				json_string(tm_when_full_name(pool->record.when_full))) < 0) {
 		json_decref(ret);
 		ret = NULL;
 	}

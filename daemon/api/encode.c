@@ -17,8 +17,8 @@ json_t *tm_encode_time(uint64_t realtime_usec)
 {
 	char buf[40];
 
-	return realtime_usec ? json_string(tm_time_format(realtime_usec, buf, sizeof(buf))) :
-			       json_null();
+	return realtime_usec ? json_string(tm_time_format(realtime_usec, buf, sizeof(buf)))
+			     : json_null();
 }
 
 json_t *tm_encode_text(const char *text)
@@ -35,8 +35,8 @@ static json_t *encode_target(const struct tm_system_view *system)
 {
 	if (!system->target_version[0])
 		return json_null();
-	return json_pack("{s:o, s:o, s:o}", "module", tm_json_text(system->target_module), "version",
-			 tm_json_text(system->target_version), "origin",
+	return json_pack("{s:o, s:o, s:o}", "module", tm_json_text(system->target_module),
+			 "version", tm_json_text(system->target_version), "origin",
 			 tm_json_text(system->target_origin));
 }
 
@@ -46,17 +46,16 @@ json_t *tm_encode_system(const struct tm_view *view)
 	json_t *tools = json_array(), *degraded = json_array(), *kernel;
 
 	for (size_t i = 0; i < system->n_tools; i++)
-		(void)json_array_append_new(tools, json_pack("{s:o, s:o}", "name",
-							     tm_json_text(system->tools[i].name),
-							     "path",
-							     tm_encode_text(system->tools[i].path)));
+		(void)json_array_append_new(
+			tools, json_pack("{s:o, s:o}", "name", tm_json_text(system->tools[i].name),
+					 "path", tm_encode_text(system->tools[i].path)));
 	for (size_t i = 0; i < system->n_degraded; i++)
 		(void)json_array_append_new(degraded, tm_json_text(system->degraded[i]));
 	kernel = json_pack("{s:o, s:o, s:o}", "release", tm_json_text(system->kernel_release),
 			   "target", encode_target(system), "no_space_timeout",
-			   system->no_space_timeout_seconds < 0 ?
-				   json_null() :
-				   json_integer(system->no_space_timeout_seconds));
+			   system->no_space_timeout_seconds < 0
+				   ? json_null()
+				   : json_integer(system->no_space_timeout_seconds));
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "version",
 			 tm_json_text(system->version), "started",
 			 tm_encode_time(system->started_usec), "kernel", kernel, "tools", tools,
@@ -71,22 +70,22 @@ json_t *tm_encode_operation(const struct tm_operation_record *op)
 
 	(void)snprintf(instance, sizeof(instance), "/v1/operations/%s", op->id.text);
 	error = op->status == TM_OP_FAILED ? tm_problem_to_json(&op->error, instance) : json_null();
-	return json_pack("{s:o, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
-			 tm_encode_text(op->id.text), "kind", op->kind, "pool",
-			 tm_encode_text(op->pool_name), "volume", tm_encode_text(op->volume_name),
-			 "status", tm_op_status_name(op->status), "step", tm_encode_uint(op->step),
-			 "steps", tm_encode_uint(op->n_steps), "step_name",
-			 tm_encode_text(op->step_name), "error", error, "created",
-			 tm_encode_time(op->created_usec), "started",
-			 tm_encode_time(op->started_usec), "finished",
-			 tm_encode_time(op->finished_usec));
+	return json_pack(
+		"{s:o, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
+		tm_encode_text(op->id.text), "kind", op->kind, "pool",
+		tm_encode_text(op->pool_name), "volume", tm_encode_text(op->volume_name), "status",
+		tm_op_status_name(op->status), "step", tm_encode_uint(op->step), "steps",
+		tm_encode_uint(op->n_steps), "step_name", tm_encode_text(op->step_name), "error",
+		error, "created", tm_encode_time(op->created_usec), "started",
+		tm_encode_time(op->started_usec), "finished", tm_encode_time(op->finished_usec));
 }
 
 json_t *tm_encode_event(const struct tm_event *event)
 {
 	json_t *data = NULL;
 
-	/* Our own text from the store; one that cannot be read is left out rather than the event. */
+	/* Our own text from the store; one that cannot be read is left out rather than the event.
+	 */
 	if (event->data)
 		data = json_loads(event->data, JSON_REJECT_DUPLICATES, NULL);
 	if (data && !json_is_object(data)) {

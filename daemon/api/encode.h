@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The documents of api/openapi.yaml, made from views and records. Each returns a new reference, or NULL when there
- * is no memory.
+ * The documents of api/openapi.yaml, made from views and records. Each returns a new reference, or
+ * NULL when there is no memory.
  */
 #ifndef TM_API_ENCODE_H
 #define TM_API_ENCODE_H

@@ -90,7 +90,8 @@ static int read_filter(struct tm_request *request, struct tm_event_filter *filte
 	return 0;
 }
 
-/* Does the header list this media type? Its weight does not matter: whoever names a stream wants one. */
+/* Does the header list this media type? Its weight does not matter: whoever names a stream wants
+ * one. */
 static bool accepts_stream(struct tm_request *request)
 {
 	static const char stream[] = "text/event-stream";

@@ -26,10 +26,11 @@ static int read_status(struct tm_request *request, int *ret)
 			return 1;
 		}
 	}
-	return tm_error_field(&request->error, TM_ERR_BAD_QUERY, "status",
-			      "The query parameter status is \"%.32s\", it must be queued, running, "
-			      "undoing, done or failed.",
-			      text);
+	return tm_error_field(
+		&request->error, TM_ERR_BAD_QUERY, "status",
+		"The query parameter status is \"%.32s\", it must be queued, running, "
+		"undoing, done or failed.",
+		text);
 }
 
 int tm_handle_operation_list(struct tm_request *request)
@@ -51,7 +52,8 @@ int tm_handle_operation_list(struct tm_request *request)
 		filter.pool = &pool;
 	if (r < 0 || read_status(request, &filter.status) < 0 ||
 	    tm_url_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, err) < 0 ||
-	    tm_url_query_uint(&request->query, "cursor", 1, INT64_MAX, &filter.before_usec, err) < 0)
+	    tm_url_query_uint(&request->query, "cursor", 1, INT64_MAX, &filter.before_usec, err) <
+		    0)
 		return tm_answer_error(request, err);
 	filter.limit = (uint32_t)limit;
 	reader = tm_readers_take(readers, err);

@@ -14,10 +14,10 @@
 #include "common/fsutil.h"
 #include "common/units.h"
 
-#define HISTORY_MAX	    10000
-#define HISTORY_DEFAULT	    1000
-#define HISTORY_STEP_MAX    ((uint64_t)31536000)
-#define HISTORY_SPAN_USEC   (24 * 3600 * TM_USEC_PER_SEC)
+#define HISTORY_MAX       10000
+#define HISTORY_DEFAULT   1000
+#define HISTORY_STEP_MAX  ((uint64_t)31536000)
+#define HISTORY_SPAN_USEC (24 * 3600 * TM_USEC_PER_SEC)
 
 int tm_handle_pool_list(struct tm_request *request)
 {
@@ -26,7 +26,8 @@ int tm_handle_pool_list(struct tm_request *request)
 	uint64_t limit = TM_LIST_MAX;
 	json_t *items;
 
-	if (tm_url_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, &request->error) < 0)
+	if (tm_url_query_uint(&request->query, "limit", 1, TM_LIST_MAX, &limit, &request->error) <
+	    0)
 		return tm_answer_error(request, &request->error);
 	view = tm_core_view(request->http->core);
 	items = json_array();
@@ -101,7 +102,7 @@ int tm_handle_pool_delete(struct tm_request *request)
 	if (!cmd)
 		return tm_answer_error(request, &request->error);
 	if (tm_url_query_bool(&request->query, "with_volumes", &cmd->pool_delete.with_volumes,
-			  &request->error) < 0) {
+			      &request->error) < 0) {
 		(void)tm_command_free(cmd);
 		return tm_answer_error(request, &request->error);
 	}

@@ -25,8 +25,9 @@ static int answer_list(struct tm_request *request, bool snapshots)
 		(void)json_array_append_new(items, tm_encode_volume(pool, list[i]));
 	request->etag_valid = true;
 	request->etag = pool->generation;
-	ret = tm_answer_json(request, MHD_HTTP_OK,
-			     tm_encode_list(items, n > limit ? list[limit - 1]->record.name : NULL));
+	ret = tm_answer_json(
+		request, MHD_HTTP_OK,
+		tm_encode_list(items, n > limit ? list[limit - 1]->record.name : NULL));
 	free(list);
 	return ret;
 }

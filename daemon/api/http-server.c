@@ -63,7 +63,8 @@ static bool is_loopback_host(const char *host)
 	return false;
 }
 
-/* Any web page can make a browser on this machine send requests to loopback: those are told by their headers. */
+/* Any web page can make a browser on this machine send requests to loopback: those are told by
+ * their headers. */
 static bool is_from_browser(struct tm_request *request)
 {
 	const char *host = tm_request_header(request, "Host");
@@ -137,7 +138,7 @@ static void check_headers(struct tm_request *request, const char *method, bool h
 	if (*query == '?')
 		query++;
 	if (tm_url_query_parse(query, strlen(query), request->match.route->query, &request->query,
-			   err) < 0) {
+			       err) < 0) {
 		request->refused = true;
 		return;
 	}
@@ -170,9 +171,8 @@ static int receive(struct tm_request *request, const char *data, size_t len)
 	const struct tm_http_config *config = &request->http->config;
 
 	request->body_seen += len;
-	if (request->body_seen > DISCARD_LIMIT ||
-	    tm_now_monotonic_usec() - request->started_usec >
-		    config->receive_seconds * TM_USEC_PER_SEC)
+	if (request->body_seen > DISCARD_LIMIT || tm_now_monotonic_usec() - request->started_usec >
+							  config->receive_seconds * TM_USEC_PER_SEC)
 		return MHD_NO;
 	if (request->refused)
 		return MHD_YES;
@@ -215,8 +215,8 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *connection, c
 		const union MHD_ConnectionInfo *info =
 			MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 
-		request->permission = info ? (enum tm_permission)(uintptr_t)info->socket_context :
-					     TM_PERMIT_NONE;
+		request->permission = info ? (enum tm_permission)(uintptr_t)info->socket_context
+					   : TM_PERMIT_NONE;
 		return (enum MHD_Result)begin(request, connection, method);
 	}
 	if (*upload_data_size) {
@@ -345,8 +345,8 @@ static void look_after(struct tm_http *http)
 		next = request->next;
 		gone = poll(&fd, 1, 0) > 0 && (fd.revents & (POLLHUP | POLLERR | POLLNVAL));
 		/* To a caller that is gone a stream writes too: that is how the connection ends. */
-		if (request->stream ? tm_stream_heartbeat_due(request->stream, now, gone ? 0 : beat) :
-				      gone)
+		if (request->stream ? tm_stream_heartbeat_due(request->stream, now, gone ? 0 : beat)
+				    : gone)
 			tm_request_wake_locked(request);
 	}
 }

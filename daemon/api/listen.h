@@ -21,9 +21,10 @@ struct tm_groups {
 void tm_groups_lookup(const char *admin, const char *view, struct tm_groups *ret);
 
 /*
- * A listening Unix socket at @path: 0660, of the admin group, and by an access-control list open to the view
- * group. (Where the file system has no such lists it is 0666: peers are checked on every connection.)
- * A socket nobody listens on is replaced. The descriptor, or -EADDRINUSE, -EEXIST (not a socket), ...
+ * A listening Unix socket at @path: 0660, of the admin group, and by an access-control list open to
+ * the view group. (Where the file system has no such lists it is 0666: peers are checked on every
+ * connection.) A socket nobody listens on is replaced. The descriptor, or -EADDRINUSE, -EEXIST (not
+ * a socket), ...
  */
 int tm_listen_unix(const char *path, const struct tm_groups *groups, struct tm_error *err);
 

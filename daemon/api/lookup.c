@@ -43,16 +43,18 @@ int tm_lookup_query_pool(struct tm_request *request, struct tm_uuid *ret)
 	if (tm_uuid_parse(ref, ret) == 0)
 		return 1;
 	if (!tm_name_valid(ref))
-		return tm_error_field(&request->error, TM_ERR_BAD_QUERY, "pool",
-				      "The query parameter pool is \"%.64s\", which can be neither a "
-				      "name nor an id.",
-				      ref);
+		return tm_error_field(
+			&request->error, TM_ERR_BAD_QUERY, "pool",
+			"The query parameter pool is \"%.64s\", which can be neither a "
+			"name nor an id.",
+			ref);
 	view = tm_core_view(request->http->core);
 	pool = tm_view_pool(view, ref);
 	if (!pool) {
 		(void)tm_error_set(&request->error, TM_ERR_NOT_FOUND, ENOENT,
 				   "There is no pool %s.", ref);
-		tm_error_hint(&request->error, "What is known of a deleted pool is found by its id.");
+		tm_error_hint(&request->error,
+			      "What is known of a deleted pool is found by its id.");
 		return -ENOENT;
 	}
 	*ret = pool->record.id;

@@ -65,7 +65,7 @@ static int read_pair(const char *text, size_t len, const char *known, struct tm_
 }
 
 int tm_url_query_parse(const char *raw, size_t len, const char *known, struct tm_url_query *ret,
-		   struct tm_error *err)
+		       struct tm_error *err)
 {
 	const char *p = raw, *end = raw + len;
 	size_t used = 0;
@@ -121,8 +121,8 @@ int tm_decimal_parse(const char *text, uint64_t *ret)
 	return 0;
 }
 
-int tm_url_query_uint(const struct tm_url_query *query, const char *name, uint64_t min, uint64_t max,
-		  uint64_t *ret, struct tm_error *err)
+int tm_url_query_uint(const struct tm_url_query *query, const char *name, uint64_t min,
+		      uint64_t max, uint64_t *ret, struct tm_error *err)
 {
 	const char *text = tm_url_query_text(query, name);
 	uint64_t value;
@@ -134,15 +134,17 @@ int tm_url_query_uint(const struct tm_url_query *query, const char *name, uint64
 	if (r == 0 && (value < min || value > max))
 		r = -ERANGE;
 	if (r < 0)
-		return tm_error_field(err, TM_ERR_BAD_QUERY, name,
-				      "The query parameter %s is \"%.32s\", it must be a number from "
-				      "%" PRIu64 " to %" PRIu64 ".",
-				      name, text, min, max);
+		return tm_error_field(
+			err, TM_ERR_BAD_QUERY, name,
+			"The query parameter %s is \"%.32s\", it must be a number from "
+			"%" PRIu64 " to %" PRIu64 ".",
+			name, text, min, max);
 	*ret = value;
 	return 1;
 }
 
-int tm_url_query_bool(const struct tm_url_query *query, const char *name, bool *ret, struct tm_error *err)
+int tm_url_query_bool(const struct tm_url_query *query, const char *name, bool *ret,
+		      struct tm_error *err)
 {
 	const char *text = tm_url_query_text(query, name);
 
@@ -161,7 +163,7 @@ int tm_url_query_bool(const struct tm_url_query *query, const char *name, bool *
 }
 
 int tm_url_query_time(const struct tm_url_query *query, const char *name, uint64_t *ret,
-		  struct tm_error *err)
+		      struct tm_error *err)
 {
 	const char *text = tm_url_query_text(query, name);
 

@@ -12,7 +12,7 @@
 
 #include "common/error.h"
 
-#define TM_URL_QUERY_MAX	  16   /* parameters */
+#define TM_URL_QUERY_MAX      16   /* parameters */
 #define TM_URL_QUERY_RAW_MAX  2048 /* bytes, encoded */
 #define TM_URL_QUERY_NAME_MAX 31
 
@@ -30,7 +30,7 @@ struct tm_url_query {
  * 0, or -EINVAL with BAD_QUERY naming the parameter.
  */
 int tm_url_query_parse(const char *raw, size_t len, const char *known, struct tm_url_query *ret,
-		   struct tm_error *err);
+		       struct tm_error *err);
 
 /* The value, or NULL when it is not there. Borrowed from the query. */
 const char *tm_url_query_text(const struct tm_url_query *query, const char *name);
@@ -39,13 +39,15 @@ const char *tm_url_query_text(const struct tm_url_query *query, const char *name
  * 1 when it is there and right, 0 when it is absent (*ret is left alone), -EINVAL with BAD_QUERY.
  * A bool is "true" or "false"; a time RFC 3339, in microseconds of real time.
  */
-int tm_url_query_uint(const struct tm_url_query *query, const char *name, uint64_t min, uint64_t max,
-		  uint64_t *ret, struct tm_error *err);
-int tm_url_query_bool(const struct tm_url_query *query, const char *name, bool *ret, struct tm_error *err);
+int tm_url_query_uint(const struct tm_url_query *query, const char *name, uint64_t min,
+		      uint64_t max, uint64_t *ret, struct tm_error *err);
+int tm_url_query_bool(const struct tm_url_query *query, const char *name, bool *ret,
+		      struct tm_error *err);
 int tm_url_query_time(const struct tm_url_query *query, const char *name, uint64_t *ret,
-		  struct tm_error *err);
+		      struct tm_error *err);
 
-/* A decimal number without sign or blanks: 0, -EINVAL, or -ERANGE when it needs more than 63 bits. */
+/* A decimal number without sign or blanks: 0, -EINVAL, or -ERANGE when it needs more than 63 bits.
+ */
 int tm_decimal_parse(const char *text, uint64_t *ret);
 
 #endif

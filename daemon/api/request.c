@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "api/encode.h"
-#include "api/problem.h"
 #include "api/listen.h"
+#include "api/problem.h"
 #include "api/request.h"
 #include "common/cleanup.h"
 #include "common/fsutil.h"
@@ -29,9 +29,9 @@ struct tm_request *tm_request_new(struct tm_http *http, const char *uri)
 	request->refs = 1;
 	request->path_len = strcspn(uri, "?");
 	(void)snprintf(request->instance, sizeof(request->instance), "%.*s",
-		       (int)(request->path_len < sizeof(request->instance) ?
-				     request->path_len :
-				     sizeof(request->instance) - 1),
+		       (int)(request->path_len < sizeof(request->instance)
+				     ? request->path_len
+				     : sizeof(request->instance) - 1),
 		       uri);
 	tm_utf8_clean(request->instance);
 	request->started_usec = tm_now_monotonic_usec();
@@ -129,8 +129,7 @@ int tm_answer_failed(struct tm_request *request, const struct tm_operation_recor
 {
 	json_t *problem = tm_problem_to_json(&op->error, request->instance);
 
-	if (problem &&
-	    json_object_set_new(problem, "operation", tm_encode_operation(op)) < 0) {
+	if (problem && json_object_set_new(problem, "operation", tm_encode_operation(op)) < 0) {
 		json_decref(problem);
 		problem = NULL;
 	}

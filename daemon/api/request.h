@@ -3,9 +3,9 @@
  * One request, from its first byte to its answer; only daemon/api/ includes this.
  *
  * A request is used by one thread at a time: libmicrohttpd's, or, while it is parked, whoever holds
- * the server's lock. It is reference counted: libmicrohttpd holds one reference until the request is
- * completed, a callback of the core one until it was called, whichever is last. So a caller who hangs
- * up, or a server that stops, leaves nothing dangling.
+ * the server's lock. It is reference counted: libmicrohttpd holds one reference until the request
+ * is completed, a callback of the core one until it was called, whichever is last. So a caller who
+ * hangs up, or a server that stops, leaves nothing dangling.
  */
 #ifndef TM_API_REQUEST_H
 #define TM_API_REQUEST_H
@@ -22,12 +22,12 @@
 struct tm_stream;
 
 struct tm_request {
-	int refs; /* atomic */
+	int refs;             /* atomic */
 	struct tm_http *http; /* a reference */
 	struct MHD_Connection *connection;
 	char *uri; /* as it came */
 	size_t path_len;
-	char instance[128]; /* the path for problems, printable */
+	char instance[128];    /* the path for problems, printable */
 	uint64_t started_usec; /* monotonic */
 	bool begun, refused;   /* headers were looked at; an error waits to be answered */
 	bool secure_origin;    /* by Unix socket */
@@ -45,7 +45,7 @@ struct tm_request {
 
 	/* parking; under the server's lock */
 	bool parked, finished; /* finished: what was waited for has come */
-	int fd;		       /* of the connection, valid while parked */
+	int fd;                /* of the connection, valid while parked */
 	struct tm_request *prev, *next;
 	int (*resume)(struct tm_request *request); /* runs on libmicrohttpd's thread afterwards */
 	struct tm_stream *stream; /* parked with nothing to say; NULL: another wait */
@@ -100,7 +100,8 @@ int tm_answer_stream(struct tm_request *request, struct MHD_Response *response /
 
 /*
  * Suspend the connection until tm_request_wake; request->resume runs then. Returns 0, or
- * -ESHUTDOWN when the server stops (nothing is suspended then). The _locked forms: the server's lock is held.
+ * -ESHUTDOWN when the server stops (nothing is suspended then). The _locked forms: the server's
+ * lock is held.
  */
 int tm_request_park(struct tm_request *request);
 int tm_request_park_locked(struct tm_request *request);

@@ -31,7 +31,8 @@ static const char *const method_names[TM_METHOD_COUNT] = {
 };
 
 #define SEGMENTS_MAX 8
-#define SEGMENT_SIZE (2 * TM_NAME_MAX) /* longer than any name or literal; more is an error anyway */
+#define SEGMENT_SIZE \
+	(2 * TM_NAME_MAX) /* longer than any name or literal; more is an error anyway */
 
 struct segments {
 	size_t n;
@@ -130,7 +131,8 @@ static int split(const char *path, size_t len, struct segments *ret, struct tm_e
 	return 0;
 }
 
-/* How well a template fits: -1 not at all, else a number that is larger for one with literals earlier. */
+/* How well a template fits: -1 not at all, else a number that is larger for one with literals
+ * earlier. */
 static int fit(const char *path, const struct segments *segments)
 {
 	const char *p = path;
@@ -169,18 +171,20 @@ static int take_params(const struct segments *segments, struct tm_match *match,
 
 		if (*p == '{') {
 			if (!tm_name_valid(text) && tm_uuid_parse(text, &id) < 0) {
-				int r = tm_error_field(err, TM_ERR_BAD_NAME, "",
-						       "\"%s\" in the path can be neither a name nor "
-						       "an id.",
-						       text);
+				int r = tm_error_field(
+					err, TM_ERR_BAD_NAME, "",
+					"\"%s\" in the path can be neither a name nor "
+					"an id.",
+					text);
 
-				tm_error_hint(err, "Names are 1 to %d letters, digits, '.', '_' and "
-						   "'-' and begin with a letter or digit.",
+				tm_error_hint(err,
+					      "Names are 1 to %d letters, digits, '.', '_' and "
+					      "'-' and begin with a letter or digit.",
 					      TM_NAME_MAX);
 				return r;
 			}
-			(void)snprintf(match->params[match->n_params++],
-				       sizeof(match->params[0]), "%s", text);
+			(void)snprintf(match->params[match->n_params++], sizeof(match->params[0]),
+				       "%s", text);
 		}
 		p += len;
 	}

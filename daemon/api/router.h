@@ -39,24 +39,26 @@ struct tm_route {
 };
 
 #define TM_ROUTE_PARAMS_MAX 2
-#define TM_PATH_RAW_MAX	    1024 /* bytes of an encoded path */
+#define TM_PATH_RAW_MAX     1024 /* bytes of an encoded path */
 
 struct tm_match {
 	const struct tm_route *route; /* NULL for OPTIONS */
-	bool head;		      /* asked by HEAD: as GET, without the body */
-	bool options;		      /* OPTIONS: only the methods are asked for */
+	bool head;                    /* asked by HEAD: as GET, without the body */
+	bool options;                 /* OPTIONS: only the methods are asked for */
 	unsigned int n_params;
 	char params[TM_ROUTE_PARAMS_MAX][TM_NAME_MAX + 1]; /* decoded: names or ids, in order */
-	char allow[48]; /* "GET, HEAD, OPTIONS": what the path takes; "" when there is no such path */
+	char allow[48]; /* "GET, HEAD, OPTIONS": what the path takes; "" when there is no such path
+			 */
 };
 
 /*
  * tm_router_match - find the route of a request.
  *
- * @path is the raw path without the query, @len bytes. Strict: bad percent encoding, NUL and other control
- * characters, invalid UTF-8, dot segments and over-long paths are BAD_PATH (-EINVAL); a parameter that can be
- * neither name nor id is BAD_NAME (-EINVAL). NO_ROUTE (-ENOENT), METHOD (-EOPNOTSUPP, ret->allow filled).
- * A segment that is literally in a template goes before a parameter. *ret is always initialised.
+ * @path is the raw path without the query, @len bytes. Strict: bad percent encoding, NUL and other
+ * control characters, invalid UTF-8, dot segments and over-long paths are BAD_PATH (-EINVAL); a
+ * parameter that can be neither name nor id is BAD_NAME (-EINVAL). NO_ROUTE (-ENOENT), METHOD
+ * (-EOPNOTSUPP, ret->allow filled). A segment that is literally in a template goes before a
+ * parameter. *ret is always initialised.
  */
 int tm_router_match(const char *method, const char *path, size_t len, struct tm_match *ret,
 		    struct tm_error *err);
@@ -65,8 +67,8 @@ int tm_router_match(const char *method, const char *path, size_t len, struct tm_
 const struct tm_route *tm_router_routes(size_t *ret_n);
 
 /*
- * Decode %XX of @len bytes into @buf (of @size, always terminated). 0, or -EINVAL for a bad escape, a
- * control character or invalid UTF-8, -ENAMETOOLONG when it does not fit.
+ * Decode %XX of @len bytes into @buf (of @size, always terminated). 0, or -EINVAL for a bad escape,
+ * a control character or invalid UTF-8, -ENAMETOOLONG when it does not fit.
  */
 int tm_percent_decode(const char *text, size_t len, char *buf, size_t size);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Streams of events. The core only says up to which number events are committed; the events themselves are
- * read from the database after the last number sent. So a stream cannot miss one, however
- * slow its reader is or how long it was away, and a slow one holds no more than a batch.
+ * Streams of events. The core only says up to which number events are committed; the events
+ * themselves are read from the database after the last number sent. So a stream cannot miss one,
+ * however slow its reader is or how long it was away, and a slow one holds no more than a batch.
  */
 
 #include <errno.h>
@@ -19,7 +19,7 @@
 #define BATCH 64
 
 struct tm_stream {
-	struct tm_request *request; /* a reference */
+	struct tm_request *request;    /* a reference */
 	struct tm_event_filter filter; /* after_seq: up to where it was sent */
 	struct tm_uuid pool;
 	char *text; /* to be sent */
@@ -134,9 +134,9 @@ static ssize_t on_read(void *cls, uint64_t pos, char *buf, size_t max)
 			known = http->last_seq;
 			if (stream->filter.after_seq >= known) {
 				if (!stream->heartbeat)
-					return tm_request_park_locked(stream->request) < 0 ?
-						       MHD_CONTENT_READER_END_OF_STREAM :
-						       0;
+					return tm_request_park_locked(stream->request) < 0
+						       ? MHD_CONTENT_READER_END_OF_STREAM
+						       : 0;
 				stream->heartbeat = false;
 				if (set_text(stream, ": nothing new\n\n") < 0)
 					return MHD_CONTENT_READER_END_WITH_ERROR;
@@ -168,7 +168,8 @@ static int refuse_stream(struct tm_request *request, bool stopping)
 	struct tm_error err = { 0 };
 
 	if (stopping)
-		(void)tm_error_set(&err, TM_ERR_SHUTTING_DOWN, ESHUTDOWN, "The daemon is stopping.");
+		(void)tm_error_set(&err, TM_ERR_SHUTTING_DOWN, ESHUTDOWN,
+				   "The daemon is stopping.");
 	else
 		(void)tm_error_set(&err, TM_ERR_TOO_MANY, EAGAIN,
 				   "There are %u event streams already, which is the most.",
@@ -192,7 +193,8 @@ int tm_stream_start(struct tm_request *request, const struct tm_event_filter *fi
 		stream->pool = *filter->pool;
 		stream->filter.pool = &stream->pool;
 	}
-	/* Something to read at once: the caller knows that it is connected, and how soon to come back. */
+	/* Something to read at once: the caller knows that it is connected, and how soon to come
+	 * back. */
 	if (set_text(stream, "retry: 2000\n: connected\n\n") < 0) {
 		free(stream);
 		return MHD_NO;

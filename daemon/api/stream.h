@@ -13,7 +13,8 @@ struct tm_stream;
  */
 int tm_stream_start(struct tm_request *request, const struct tm_event_filter *filter);
 
-/* Was nothing sent for @beat microseconds? Then one will be: wake the stream. The server's lock is held. */
+/* Was nothing sent for @beat microseconds? Then one will be: wake the stream. The server's lock is
+ * held. */
 bool tm_stream_heartbeat_due(struct tm_stream *stream, uint64_t now_usec, uint64_t beat_usec);
 
 #endif

@@ -21,14 +21,16 @@ enum tm_pool_state {
 	TM_POOL_INACTIVE,
 	TM_POOL_ACTIVE,
 	TM_POOL_DELETING,
-	TM_POOL_UNCERTAIN, /* something could not be undone: watched, not changed, until an administrator acts */
+	TM_POOL_UNCERTAIN, /* something could not be undone: watched, not changed, until an
+			      administrator acts */
 };
-const char *tm_pool_state_name(enum tm_pool_state state); /* "creating", "inactive", "active", "deleting", "uncertain" */
+const char *tm_pool_state_name(
+	enum tm_pool_state state); /* "creating", "inactive", "active", "deleting", "uncertain" */
 
 struct tm_volume_view {
 	struct tm_volume_record record;
 	char origin_name[TM_NAME_MAX + 1]; /* "" when there is none, or it was deleted */
-	bool active;			   /* has a device now */
+	bool active;                       /* has a device now */
 	bool mapped_valid;
 	uint64_t mapped_bytes;
 	char device[TM_PATH_SIZE]; /* "/dev/thinmgr/POOL/VOLUME", or "" */
@@ -39,10 +41,10 @@ struct tm_extend_view {
 	struct tm_latency reaction; /* event seen to larger table live */
 	struct tm_latency arming;
 	uint64_t rate_bytes_per_sec;
-	uint64_t extensions;	    /* made since the daemon started */
+	uint64_t extensions; /* made since the daemon started */
 	enum tm_extend_verdict verdict;
-	unsigned int failures;	    /* in a row */
-	uint64_t low_water_bytes;   /* the mark in force */
+	unsigned int failures;    /* in a row */
+	uint64_t low_water_bytes; /* the mark in force */
 };
 
 struct tm_pool_view {
@@ -50,16 +52,17 @@ struct tm_pool_view {
 	struct tm_pool_record record;
 	enum tm_pool_state state;
 	char state_reason[256]; /* why uncertain or inactive though wanted active; "" otherwise */
-	bool status_valid;	/* active and read at least once */
+	bool status_valid;      /* active and read at least once */
 	struct tm_thin_pool_status status;
 	uint64_t status_usec; /* real time of that look */
 	uint64_t backing_free_bytes;
 	bool direct_io;
 	uint64_t queueing_since_usec; /* real time; 0: not queueing */
-	uint64_t queueing_until_usec; /* when the kernel turns it into errors; 0: never or not queueing */
+	uint64_t queueing_until_usec; /* when the kernel turns it into errors; 0: never or not
+					 queueing */
 	struct tm_extend_view data, metadata;
 	uint64_t virtual_bytes; /* sum of the volumes' sizes */
-	uint64_t generation;	/* grows with each change of this pool: the ETag */
+	uint64_t generation;    /* grows with each change of this pool: the ETag */
 	size_t n_volumes;
 	struct tm_volume_view volumes[];
 };
@@ -73,9 +76,9 @@ struct tm_system_view {
 	char version[32];
 	uint64_t started_usec;
 	char kernel_release[128];
-	char target_module[32];	 /* "dm_thin_pool" */
-	char target_version[32]; /* "1.22.0", "" when missing */
-	char target_origin[32];	 /* "distribution" or "thinmgr" */
+	char target_module[32];       /* "dm_thin_pool" */
+	char target_version[32];      /* "1.22.0", "" when missing */
+	char target_origin[32];       /* "distribution" or "thinmgr" */
 	int no_space_timeout_seconds; /* -1 unknown, 0 never */
 	struct tm_tool_view tools[8];
 	size_t n_tools;

@@ -15,8 +15,8 @@
 #include "logic/json.h"
 
 #define BACKING "\"backing\":{\"kind\":\"file\",\"directory\":\"/srv/tank\"}"
-#define POOL	"\"name\":\"tank\"," BACKING ",\"data_size\":268435456"
-#define ID	"6f1c2b5e-8d3a-4b7e-9c55-0a1b2c3d4e5f"
+#define POOL    "\"name\":\"tank\"," BACKING ",\"data_size\":268435456"
+#define ID      "6f1c2b5e-8d3a-4b7e-9c55-0a1b2c3d4e5f"
 
 typedef int (*reader)(json_t *body, struct tm_command *cmd, struct tm_error *err);
 
@@ -101,7 +101,8 @@ static void makes_others(void **state)
 	struct tm_error err;
 
 	(void)state;
-	cmd = read_body(tm_body_pool_import, "{\"directory\":\"/srv/tank\",\"activate\":false}", &err);
+	cmd = read_body(tm_body_pool_import, "{\"directory\":\"/srv/tank\",\"activate\":false}",
+			&err);
 	assert_non_null(cmd);
 	assert_int_equal(cmd->kind, TM_CMD_POOL_IMPORT);
 	assert_string_equal(cmd->pool_import.directory, "/srv/tank");
@@ -167,8 +168,8 @@ static void changes_policies(void **state)
 	(void)state;
 	tm_policy_default(&current);
 	current.sample_seconds = 33;
-	cmd = read_body(policy_patch, "{\"data\":{\"low_water_percent\":31},\"when_full\":\"error\"}",
-			&err);
+	cmd = read_body(policy_patch,
+			"{\"data\":{\"low_water_percent\":31},\"when_full\":\"error\"}", &err);
 	assert_non_null(cmd);
 	assert_int_equal(cmd->kind, TM_CMD_POOL_POLICY);
 	assert_int_equal(cmd->pool_policy.policy.data.low_water_percent, 31);
@@ -317,8 +318,8 @@ static void limits_snapshots(void **state)
 			char name[16];
 
 			(void)snprintf(name, sizeof(name), "s%d", i);
-			(void)json_array_append_new(list, json_pack("{s:s, s:s}", "volume", "a",
-								    "name", name));
+			(void)json_array_append_new(
+				list, json_pack("{s:s, s:s}", "volume", "a", "name", name));
 		}
 		body = json_pack("{s:o}", "snapshots", list);
 		assert_int_equal(tm_body_snapshot_create(body, cmd, &err), extra ? -EINVAL : 0);
@@ -330,9 +331,9 @@ static void limits_snapshots(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(makes_pools),	    cmocka_unit_test(makes_others),
-		cmocka_unit_test(makes_snapshots),  cmocka_unit_test(changes_policies),
-		cmocka_unit_test(refuses),	    cmocka_unit_test(limits_snapshots),
+		cmocka_unit_test(makes_pools),     cmocka_unit_test(makes_others),
+		cmocka_unit_test(makes_snapshots), cmocka_unit_test(changes_policies),
+		cmocka_unit_test(refuses),         cmocka_unit_test(limits_snapshots),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,13 +45,22 @@ static void refuses(void **state)
 	static const struct {
 		const char *text, *field;
 	} cases[] = {
-		{ "x=1", "x" },		  { "wai=1", "wai" },	 { "waitt=1", "waitt" },
+		{ "x=1", "x" },
+		{ "wai=1", "wai" },
+		{ "waitt=1", "waitt" },
 		{ "wait dry_run=1", "wait dry_run" },
-		{ "=1", "" },		  { "&", "" },		 { "wait=1&", NULL },
-		{ "wait=1&&name=a", "" }, { "wait", "wait" },	 { "wait=", "wait" },
+		{ "=1", "" },
+		{ "&", "" },
+		{ "wait=1&", NULL },
+		{ "wait=1&&name=a", "" },
+		{ "wait", "wait" },
+		{ "wait=", "wait" },
 		{ "wait=1&wait=2", "wait" },
-		{ "wait=%zz", "wait" },	  { "wait=%00", "wait" }, { "wait=%ff", "wait" },
-		{ "%00=1", "" },	  { "WAIT=1", "WAIT" },
+		{ "wait=%zz", "wait" },
+		{ "wait=%00", "wait" },
+		{ "wait=%ff", "wait" },
+		{ "%00=1", "" },
+		{ "WAIT=1", "WAIT" },
 		{ "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=1", "" },
 	};
 	struct tm_url_query q;
@@ -93,8 +102,8 @@ static void limits(void **state)
 
 		(void)snprintf(pair, sizeof(pair), "n%u ", i);
 		(void)strncat(known, pair, sizeof(known) - strlen(known) - 1);
-		used += (size_t)snprintf(text + used, sizeof(text) - used, "%sn%u=1",
-					 i ? "&" : "", i);
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%sn%u=1", i ? "&" : "",
+					 i);
 		err = (struct tm_error){ 0 };
 		assert_int_equal(tm_url_query_parse(text, used, known, &q, &err),
 				 i < TM_URL_QUERY_MAX ? 0 : -EINVAL);
@@ -177,8 +186,8 @@ static void reads_decimals(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(reads),    cmocka_unit_test(refuses),
-		cmocka_unit_test(limits),   cmocka_unit_test(converts),
+		cmocka_unit_test(reads),          cmocka_unit_test(refuses),
+		cmocka_unit_test(limits),         cmocka_unit_test(converts),
 		cmocka_unit_test(reads_decimals),
 	};
 

@@ -43,7 +43,8 @@ static void finds_routes(void **state)
 		{ "PATCH", "/v1/pools/tank/policy", "patchPoolPolicy", "tank", "" },
 		{ "GET", "/v1/pools/tank/history", "getPoolHistory", "tank", "" },
 		{ "PATCH", "/v1/pools/tank/volumes/home", "patchVolume", "tank", "home" },
-		{ "POST", "/v1/pools/tank/volumes/home/activate", "activateVolume", "tank", "home" },
+		{ "POST", "/v1/pools/tank/volumes/home/activate", "activateVolume", "tank",
+		  "home" },
 		{ "POST", "/v1/pools/tank/snapshots", "createSnapshots", "tank", "" },
 		{ "GET", "/v1/operations/" ID, "getOperation", ID, "" },
 		{ "GET", "/%76%31/events", "listEvents", "", "" },
@@ -120,9 +121,8 @@ static void refuses_paths(void **state)
 			fail_msg("%s: %d, %s", cases[i].path, r, tm_error_slug(err.code));
 		assert_true(err.detail[0]);
 		/* Without room for an error too. */
-		assert_int_equal(tm_router_match("GET", cases[i].path, strlen(cases[i].path), &m,
-						 NULL),
-				 r);
+		assert_int_equal(
+			tm_router_match("GET", cases[i].path, strlen(cases[i].path), &m, NULL), r);
 	}
 }
 
@@ -222,9 +222,9 @@ static void reaches_every_route(void **state)
 		assert_ptr_equal(m.route, &routes[i]);
 		assert_non_null(routes[i].handler);
 		/* Reading is for viewers, changing for administrators. */
-		assert_int_equal(routes[i].permission, routes[i].method == TM_METHOD_GET ?
-							       TM_PERMIT_VIEW :
-							       TM_PERMIT_ADMIN);
+		assert_int_equal(routes[i].permission, routes[i].method == TM_METHOD_GET
+							       ? TM_PERMIT_VIEW
+							       : TM_PERMIT_ADMIN);
 		assert_false(routes[i].takes_body && (routes[i].method == TM_METHOD_GET ||
 						      routes[i].method == TM_METHOD_DELETE));
 	}
@@ -253,9 +253,9 @@ static void decodes(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < TM_ARRAY_SIZE(cases); i++) {
-		assert_int_equal(tm_percent_decode(cases[i].text, strlen(cases[i].text), buf,
-						   cases[i].size),
-				 cases[i].result);
+		assert_int_equal(
+			tm_percent_decode(cases[i].text, strlen(cases[i].text), buf, cases[i].size),
+			cases[i].result);
 		if (cases[i].result == 0)
 			assert_string_equal(buf, cases[i].want);
 	}
@@ -265,8 +265,8 @@ static void decodes(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(finds_routes),	 cmocka_unit_test(refuses_paths),
-		cmocka_unit_test(limits_lengths), cmocka_unit_test(tells_methods),
+		cmocka_unit_test(finds_routes),        cmocka_unit_test(refuses_paths),
+		cmocka_unit_test(limits_lengths),      cmocka_unit_test(tells_methods),
 		cmocka_unit_test(reaches_every_route), cmocka_unit_test(decodes),
 	};
 

@@ -22,7 +22,8 @@ static struct tm_pool_view *make_pool(const char *name, unsigned int number, siz
 	assert_non_null(pool);
 	pool->refs = 1;
 	(void)snprintf(pool->record.name, sizeof(pool->record.name), "%s", name);
-	(void)snprintf(pool->record.id.text, sizeof(pool->record.id.text), ID_PREFIX "%02x", number);
+	(void)snprintf(pool->record.id.text, sizeof(pool->record.id.text), ID_PREFIX "%02x",
+		       number);
 	pool->n_volumes = n_volumes;
 	for (size_t i = 0; i < n_volumes; i++) {
 		struct tm_volume_record *record = &pool->volumes[i].record;
@@ -77,8 +78,8 @@ static void finds_ids_in_any_case(void **state)
 	tm_auto_view struct tm_view *view = make_view(names, 1);
 
 	(void)state;
-	(void)snprintf(view->pools[0]->record.id.text, sizeof(view->pools[0]->record.id.text),
-		       "%s", "6f1c2b5e-8d3a-4b7e-9c55-0a1b2c3d4e5f");
+	(void)snprintf(view->pools[0]->record.id.text, sizeof(view->pools[0]->record.id.text), "%s",
+		       "6f1c2b5e-8d3a-4b7e-9c55-0a1b2c3d4e5f");
 	assert_ptr_equal(tm_view_pool(view, "6F1C2B5E-8D3A-4B7E-9C55-0A1B2C3D4E5F"),
 			 view->pools[0]);
 }
@@ -123,8 +124,8 @@ static void shares_pools(void **state)
 
 static void names_states(void **state)
 {
-	static const char *const names[] = { "creating", "inactive", "active", "deleting",
-					     "uncertain", "uncertain" };
+	static const char *const names[] = { "creating", "inactive",  "active",
+					     "deleting", "uncertain", "uncertain" };
 
 	(void)state;
 	for (size_t i = 0; i < TM_ARRAY_SIZE(names); i++)
@@ -134,7 +135,7 @@ static void names_states(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(finds_pools),	 cmocka_unit_test(finds_ids_in_any_case),
+		cmocka_unit_test(finds_pools),   cmocka_unit_test(finds_ids_in_any_case),
 		cmocka_unit_test(finds_volumes), cmocka_unit_test(shares_pools),
 		cmocka_unit_test(names_states),
 	};
