@@ -48,7 +48,8 @@ static const struct cli_option options[CLI_OPT_COUNT] = {
 	[CLI_OPT_LOW_WATER] = { "low-water", 0, "PERCENT", "free data that makes it grow" },
 	[CLI_OPT_STEP] = { "step", 0, "PERCENT", "how much data grows at a time" },
 	[CLI_OPT_STEP_MIN] = { "step-min", 0, "SIZE", "but at least by this" },
-	[CLI_OPT_METADATA_MAX] = { "metadata-max", 0, "SIZE", "metadata grows no further, or none" },
+	[CLI_OPT_METADATA_MAX] = { "metadata-max", 0, "SIZE",
+				   "metadata grows no further, or none" },
 	[CLI_OPT_METADATA_AUTO_EXTEND] = { "metadata-auto-extend", 0, "BOOL",
 					   "grow metadata before it is full" },
 	[CLI_OPT_METADATA_LOW_WATER] = { "metadata-low-water", 0, "PERCENT",
@@ -56,7 +57,8 @@ static const struct cli_option options[CLI_OPT_COUNT] = {
 	[CLI_OPT_METADATA_STEP] = { "metadata-step", 0, "PERCENT",
 				    "how much metadata grows at a time" },
 	[CLI_OPT_METADATA_STEP_MIN] = { "metadata-step-min", 0, "SIZE", "but at least by this" },
-	[CLI_OPT_ACTIVATE_AT_START] = { "activate-at-start", 0, "BOOL", "come back after a reboot" },
+	[CLI_OPT_ACTIVATE_AT_START] = { "activate-at-start", 0, "BOOL",
+					"come back after a reboot" },
 	[CLI_OPT_SAMPLE_SECONDS] = { "sample-seconds", 0, "N", "how often space is sampled" },
 
 	[CLI_OPT_POOL] = { "pool", 'p', "POOL", "only of this pool" },
@@ -249,9 +251,9 @@ static int parse_duration(const char *text, uint64_t *ret_seconds)
 		const char *unit;
 		uint64_t seconds;
 	} units[] = {
-		{ "", 1 },	     { "s", 1 },	  { "sec", 1 },	  { "m", 60 },
-		{ "min", 60 },	     { "h", 3600 },	  { "d", 86400 }, { "w", 7 * 86400 },
-		{ "y", 365 * 86400 },
+		{ "", 1 },      { "s", 1 },         { "sec", 1 },
+		{ "m", 60 },    { "min", 60 },      { "h", 3600 },
+		{ "d", 86400 }, { "w", 7 * 86400 }, { "y", 365 * 86400 },
 	};
 	uint64_t value;
 	const char *end = read_digits(text, &value);
@@ -336,8 +338,9 @@ static bool valid_ref(const char *text)
 static int bad_name(const char *what, const char *text, struct tm_error *err)
 {
 	(void)tm_error_set(err, TM_ERR_BAD_NAME, EINVAL, "'%s' is not a %s", text, what);
-	tm_error_hint(err, "names have 1 to %d letters, digits and '.', '_', '-', and begin with a "
-			   "letter or digit",
+	tm_error_hint(err,
+		      "names have 1 to %d letters, digits and '.', '_', '-', and begin with a "
+		      "letter or digit",
 		      TM_NAME_MAX);
 	return -EINVAL;
 }

@@ -72,22 +72,22 @@ enum cli_option_id {
 
 /* A set of options. */
 #define CLI_BIT(id) ((uint64_t)1 << (id))
-#define CLI_GLOBAL_OPTIONS                                                                      \
-	(CLI_BIT(CLI_OPT_SOCKET) | CLI_BIT(CLI_OPT_JSON) | CLI_BIT(CLI_OPT_COLOR) |             \
+#define CLI_GLOBAL_OPTIONS                                                          \
+	(CLI_BIT(CLI_OPT_SOCKET) | CLI_BIT(CLI_OPT_JSON) | CLI_BIT(CLI_OPT_COLOR) | \
 	 CLI_BIT(CLI_OPT_QUIET) | CLI_BIT(CLI_OPT_HELP) | CLI_BIT(CLI_OPT_VERSION))
 #define CLI_CHANGE_OPTIONS \
 	(CLI_BIT(CLI_OPT_WAIT) | CLI_BIT(CLI_OPT_NO_WAIT) | CLI_BIT(CLI_OPT_DRY_RUN))
-#define CLI_POLICY_OPTIONS                                                                      \
-	(CLI_BIT(CLI_OPT_MAX) | CLI_BIT(CLI_OPT_AUTO_EXTEND) | CLI_BIT(CLI_OPT_LOW_WATER) |     \
-	 CLI_BIT(CLI_OPT_STEP) | CLI_BIT(CLI_OPT_STEP_MIN) | CLI_BIT(CLI_OPT_METADATA_MAX) |    \
-	 CLI_BIT(CLI_OPT_METADATA_AUTO_EXTEND) | CLI_BIT(CLI_OPT_METADATA_LOW_WATER) |          \
-	 CLI_BIT(CLI_OPT_METADATA_STEP) | CLI_BIT(CLI_OPT_METADATA_STEP_MIN) |                  \
-	 CLI_BIT(CLI_OPT_ACTIVATE_AT_START) | CLI_BIT(CLI_OPT_SAMPLE_SECONDS) |                 \
+#define CLI_POLICY_OPTIONS                                                                   \
+	(CLI_BIT(CLI_OPT_MAX) | CLI_BIT(CLI_OPT_AUTO_EXTEND) | CLI_BIT(CLI_OPT_LOW_WATER) |  \
+	 CLI_BIT(CLI_OPT_STEP) | CLI_BIT(CLI_OPT_STEP_MIN) | CLI_BIT(CLI_OPT_METADATA_MAX) | \
+	 CLI_BIT(CLI_OPT_METADATA_AUTO_EXTEND) | CLI_BIT(CLI_OPT_METADATA_LOW_WATER) |       \
+	 CLI_BIT(CLI_OPT_METADATA_STEP) | CLI_BIT(CLI_OPT_METADATA_STEP_MIN) |               \
+	 CLI_BIT(CLI_OPT_ACTIVATE_AT_START) | CLI_BIT(CLI_OPT_SAMPLE_SECONDS) |              \
 	 CLI_BIT(CLI_OPT_WHEN_FULL))
 
 struct cli_option {
 	const char *name;  /* without the dashes */
-	char letter;	   /* short form, or 0 */
+	char letter;       /* short form, or 0 */
 	const char *value; /* what to call its value in help, or NULL for a switch */
 	const char *help;
 };
@@ -164,8 +164,8 @@ int cli_read_id(const char *what, const char *text, struct tm_error *err);
 
 /*
  * An absolute form of a directory's path, without "//", "/./" and a final '/'; relative ones
- * count from the working directory. ".." is left for the daemon to refuse: only it could resolve it.
- * *ret is the caller's to free. 0, -EINVAL, or -ENOMEM.
+ * count from the working directory. ".." is left for the daemon to refuse: only it could resolve
+ * it. *ret is the caller's to free. 0, -EINVAL, or -ENOMEM.
  */
 int cli_read_directory(const char *what, const char *text, char **ret, struct tm_error *err);
 

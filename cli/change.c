@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Requests as the commands make them: reads, lists, and changes that are seen through to their end. */
+/* Requests as the commands make them: reads, lists, and changes that are seen through to their end.
+ */
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -154,7 +155,7 @@ static int interrupt_begin(struct interrupt *i, struct cli_client *client, struc
 	if (sigprocmask(SIG_BLOCK, &set, &i->before) < 0)
 		return tm_error_set(err, TM_ERR_INTERNAL, errno, "signals cannot be blocked");
 	i->client = client;
-	i->fd = signalfd(-1, &set, SFD_CLOEXEC);
+	i->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (i->fd < 0)
 		return tm_error_set(err, TM_ERR_INTERNAL, errno, "signals cannot be read: %s",
 				    strerror(errno));
@@ -172,7 +173,7 @@ static void interrupt_end(struct interrupt *i)
 	if (i->fd >= 0) {
 		/* Taken here, or it would kill the process as soon as it is unblocked. */
 		while (read(i->fd, &info, sizeof(info)) > 0)
-			break;
+			;
 		(void)close(i->fd);
 	}
 	(void)sigprocmask(SIG_SETMASK, &i->before, NULL);
@@ -212,9 +213,9 @@ static int wait_loop(struct cli *cli, const char *id, uint64_t limit_seconds,
 		int r;
 
 		if (limit_seconds > 0)
-			wait = gone >= limit_seconds	      ? 0 :
-			       limit_seconds - gone < wait ? limit_seconds - gone :
-							       wait;
+			wait = gone >= limit_seconds         ? 0
+			       : limit_seconds - gone < wait ? limit_seconds - gone
+							     : wait;
 		cli_url_init(&url, "/v1/operations");
 		cli_url_segment(&url, id);
 		cli_url_query_uint(&url, "wait", wait);
@@ -407,8 +408,8 @@ int cli_change(struct cli *cli, const struct cli_args *args, const char *method,
 	return 0;
 }
 
-int cli_confirm(struct cli *cli, const struct cli_args *args, struct tm_error *err,
-		const char *fmt, ...)
+int cli_confirm(struct cli *cli, const struct cli_args *args, struct tm_error *err, const char *fmt,
+		...)
 {
 	tm_auto_free char *question = NULL;
 	tm_auto_free char *safe = NULL;

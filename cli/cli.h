@@ -16,7 +16,7 @@
 #define CLI_SOCKET_DEFAULT "/run/thinmgr/thinmgr.sock"
 
 /* Exit statuses that are not those of an error in api/errors.def. */
-#define CLI_EXIT_OTHER	     1
+#define CLI_EXIT_OTHER       1
 #define CLI_EXIT_INTERRUPTED 130
 
 struct cli {
@@ -29,11 +29,11 @@ struct cli {
 
 struct cli_command {
 	const char *noun, *verb; /* verb NULL: the noun alone is the command */
-	const char *operands;	 /* "POOL", as in the synopsis; "" for none */
+	const char *operands;    /* "POOL", as in the synopsis; "" for none */
 	const char *summary;
 	const char *note; /* a paragraph for its help, or NULL */
 	uint64_t options; /* beside those of every command */
-	int min, max;	  /* number of operands; max -1: any */
+	int min, max;     /* number of operands; max -1: any */
 	/* 0, or -errno with @err; prints on its own. */
 	int (*run)(struct cli *cli, const struct cli_args *args, struct tm_error *err);
 };
@@ -72,7 +72,8 @@ int cli_refused(struct cli *cli, const struct cli_response *response, struct tm_
 int cli_list(struct cli *cli, const struct cli_url *url, uint64_t max, json_t **ret_items,
 	     struct tm_error *err);
 
-/* The time given as option @id, when it was, as parameter @name of @url. 0, or -EINVAL with @err. */
+/* The time given as option @id, when it was, as parameter @name of @url. 0, or -EINVAL with @err.
+ */
 int cli_add_time(const struct cli_args *args, enum cli_option_id id, const char *name,
 		 struct cli_url *url, struct tm_error *err);
 
@@ -103,8 +104,8 @@ const char *cli_done_text(const json_t *operation, char *buf, size_t len);
  * Asks nothing with --yes or --dry-run. -ECANCELED with @err for any other answer, and, with what
  * to do, when there is no terminal to ask on.
  */
-int cli_confirm(struct cli *cli, const struct cli_args *args, struct tm_error *err,
-		const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+int cli_confirm(struct cli *cli, const struct cli_args *args, struct tm_error *err, const char *fmt,
+		...) __attribute__((format(printf, 4, 5)));
 
 /* TM_ERR_NO_MEMORY; returns -ENOMEM. */
 int cli_no_memory(struct tm_error *err);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/cleanup.h"
 #include "document.h"
@@ -152,9 +153,11 @@ static size_t receive(char *bytes, size_t size, size_t count, void *userdata)
 	struct cli_response *r = t->response;
 	size_t n = size * count;
 	long status = 0;
+	char *type = NULL;
 
 	if (t->sse && curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK &&
-	    status == 200) {
+	    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE, &type) == CURLE_OK && status == 200 &&
+	    type && strncasecmp(type, "text/event-stream", strlen("text/event-stream")) == 0) {
 		r->event_stream = true;
 		t->stopped = cli_sse_feed(t->sse, bytes, n, t->fn, t->userdata);
 		return t->stopped ? CURL_WRITEFUNC_ERROR : n;
@@ -283,10 +286,10 @@ static CURLcode prepare(struct cli_client *c, const char *url, struct transfer *
 	CURLcode r = CURLE_OK;
 
 	curl_easy_reset(e);
-#define SET(option, value)                                           \
-	do {                                                         \
-		if (r == CURLE_OK)                                   \
-			r = curl_easy_setopt(e, (option), (value));  \
+#define SET(option, value)                                          \
+	do {                                                        \
+		if (r == CURLE_OK)                                  \
+			r = curl_easy_setopt(e, (option), (value)); \
 	} while (0)
 	SET(CURLOPT_UNIX_SOCKET_PATH, c->socket);
 	SET(CURLOPT_URL, url);
@@ -488,8 +491,7 @@ static enum tm_error_code guess_code(long status)
 	}
 }
 
-void cli_problem_to_error(const json_t *problem, long status, struct tm_error *err,
-			  bool *ret_known)
+void cli_problem_to_error(const json_t *problem, long status, struct tm_error *err, bool *ret_known)
 {
 	static const char prefix[] = "urn:thinmgr:error:";
 	const char *type = cli_string(problem, "type");

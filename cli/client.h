@@ -21,8 +21,8 @@ struct cli_url {
 	bool overflow; /* reported by the request */
 };
 void cli_url_init(struct cli_url *u, const char *path);
-void cli_url_add(struct cli_url *u, const char *literal);      /* "/activate" */
-void cli_url_segment(struct cli_url *u, const char *segment);  /* "/" and the encoded segment */
+void cli_url_add(struct cli_url *u, const char *literal);     /* "/activate" */
+void cli_url_segment(struct cli_url *u, const char *segment); /* "/" and the encoded segment */
 void cli_url_query(struct cli_url *u, const char *name, const char *value);
 void cli_url_query_uint(struct cli_url *u, const char *name, unsigned long long value);
 

@@ -9,8 +9,10 @@
 #include "common/cleanup.h"
 #include "document.h"
 
-/* A daemon that is not there is asked again after 1, 2, 4, ... seconds, at most these. */
-#define RECONNECT_SECONDS_MAX 15
+/* A daemon that is not there is asked again after this time, then twice this, ... up to the last.
+ */
+#define RECONNECT_MSEC_FIRST 200
+#define RECONNECT_MSEC_LAST  15000
 
 static enum cli_tone severity_tone(const char *severity)
 {
@@ -41,8 +43,12 @@ static int add_filters(const struct cli_args *args, struct cli_url *url, struct 
 static int run_list(struct cli *cli, const struct cli_args *args, struct tm_error *err)
 {
 	static const struct cli_column columns[] = {
-		{ .title = "NUMBER", .right = true }, { .title = "TIME" }, { .title = "SEVERITY" },
-		{ .title = "TYPE" }, { .title = "POOL" }, { .title = "MESSAGE", .wrap = true },
+		{ .title = "NUMBER", .right = true },
+		{ .title = "TIME" },
+		{ .title = "SEVERITY" },
+		{ .title = "TYPE" },
+		{ .title = "POOL" },
+		{ .title = "MESSAGE", .wrap = true },
 	};
 	cli_auto_table struct cli_table *t = NULL;
 	cli_auto_json json_t *items = NULL;
@@ -165,7 +171,7 @@ static int run_watch(struct cli *cli, const struct cli_args *args, struct tm_err
 {
 	struct watch w = { .cli = cli };
 	struct cli_sse sse = { 0 };
-	unsigned int pause = 1;
+	unsigned int pause = RECONNECT_MSEC_FIRST;
 	bool told = false;
 	struct cli_url url;
 	uint64_t number;
@@ -206,14 +212,15 @@ static int run_watch(struct cli *cli, const struct cli_args *args, struct tm_err
 			r = cli_refused(cli, &response, err);
 			break;
 		}
-		if (r == 0 && response.status == 200 && !response.event_stream && response.len > 0) {
+		if (r == 0 && response.status == 200 && !response.event_stream &&
+		    response.len > 0) {
 			r = tm_error_set(err, TM_ERR_INTERNAL, EPROTO,
 					 "the daemon's answer is not a stream of events");
 			break;
 		}
 		*err = (struct tm_error){ 0 };
 		if (w.received > before) {
-			pause = 1;
+			pause = RECONNECT_MSEC_FIRST;
 			told = false;
 		}
 		if (!told && !cli->quiet)
@@ -222,8 +229,10 @@ static int run_watch(struct cli *cli, const struct cli_args *args, struct tm_err
 				     "answers again",
 				     *w.last_id ? w.last_id : "0");
 		told = true;
-		(void)nanosleep(&(struct timespec){ .tv_sec = pause }, NULL);
-		pause = pause * 2 < RECONNECT_SECONDS_MAX ? pause * 2 : RECONNECT_SECONDS_MAX;
+		(void)nanosleep(&(struct timespec){ .tv_sec = pause / 1000,
+						    .tv_nsec = pause % 1000 * 1000000L },
+				NULL);
+		pause = pause * 2 < RECONNECT_MSEC_LAST ? pause * 2 : RECONNECT_MSEC_LAST;
 	}
 	cli_sse_done(&sse);
 	if (r == -EPIPE)
@@ -231,8 +240,9 @@ static int run_watch(struct cli *cli, const struct cli_args *args, struct tm_err
 	return r;
 }
 
-#define FILTERS (CLI_BIT(CLI_OPT_POOL) | CLI_BIT(CLI_OPT_TYPE) | CLI_BIT(CLI_OPT_SEVERITY) | \
-		 CLI_BIT(CLI_OPT_AFTER) | CLI_BIT(CLI_OPT_LIMIT))
+#define FILTERS                                                                      \
+	(CLI_BIT(CLI_OPT_POOL) | CLI_BIT(CLI_OPT_TYPE) | CLI_BIT(CLI_OPT_SEVERITY) | \
+	 CLI_BIT(CLI_OPT_AFTER) | CLI_BIT(CLI_OPT_LIMIT))
 
 const struct cli_command cli_event_commands[] = {
 	{ "event", "list", "", "List what happened, oldest first",

@@ -71,13 +71,14 @@ static int run_history(struct cli *cli, const struct cli_args *args, struct tm_e
 		return r;
 	if (json_array_size(items) == 0) {
 		if (!cli->quiet)
-			cli_complain(&cli->output, CLI_PLAIN, "", "there are no samples of this time");
+			cli_complain(&cli->output, CLI_PLAIN, "",
+				     "there are no samples of this time");
 		return 0;
 	}
 	r = cli_table_new(&cli->output, columns, TM_ARRAY_SIZE(columns), &t, err);
 	if (r < 0)
 		return r;
-	json_array_foreach(items, i, sample)
+	json_array_foreach (items, i, sample)
 		sample_row(cli, t, sample);
 	return cli_table_print(t, err);
 }

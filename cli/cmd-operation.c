@@ -20,8 +20,8 @@ static enum cli_tone status_tone(const char *status)
 static int run_list(struct cli *cli, const struct cli_args *args, struct tm_error *err)
 {
 	static const struct cli_column columns[] = {
-		{ .title = "OPERATION" }, { .title = "KIND" },	  { .title = "OBJECT" },
-		{ .title = "STATUS" },	  { .title = "STEP" },	  { .title = "BEGUN" },
+		{ .title = "OPERATION" }, { .title = "KIND" }, { .title = "OBJECT" },
+		{ .title = "STATUS" },    { .title = "STEP" }, { .title = "BEGUN" },
 		{ .title = "FINISHED" },
 	};
 	cli_auto_table struct cli_table *t = NULL;
@@ -54,7 +54,7 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 	r = cli_table_new(&cli->output, columns, TM_ARRAY_SIZE(columns), &t, err);
 	if (r < 0)
 		return r;
-	json_array_foreach(items, i, op) {
+	json_array_foreach (items, i, op) {
 		const char *status = cli_string(op, "status");
 		char text[64];
 
@@ -110,8 +110,7 @@ static int run_show(struct cli *cli, const struct cli_args *args, struct tm_erro
 	if (error) {
 		const char *detail = cli_string(error, "detail");
 
-		cli_field(o, "Error", CLI_BAD, "%s",
-			  *detail ? detail : cli_string(error, "title"));
+		cli_field(o, "Error", CLI_BAD, "%s", *detail ? detail : cli_string(error, "title"));
 		if (*cli_string(error, "hint"))
 			cli_field(o, "Hint", CLI_PLAIN, "%s", cli_string(error, "hint"));
 	}

@@ -88,7 +88,7 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 	r = cli_table_new(&cli->output, columns, TM_ARRAY_SIZE(columns), &t, err);
 	if (r < 0)
 		return r;
-	json_array_foreach(items, i, pool) {
+	json_array_foreach (items, i, pool) {
 		char text[64];
 
 		cli_table_row(t);
@@ -99,8 +99,7 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 		cli_table_cell(t, mode_tone(pool), "%s", text);
 		space_cells(cli, t, cli_object(pool, "data"));
 		space_cells(cli, t, cli_object(pool, "metadata"));
-		cli_table_cell(t, CLI_PLAIN, "%llu",
-			       (unsigned long long)cli_uint(pool, "volumes"));
+		cli_table_cell(t, CLI_PLAIN, "%llu", (unsigned long long)cli_uint(pool, "volumes"));
 		cli_table_cell(t, CLI_PLAIN, "%s",
 			       cli_size(cli_uint(pool, "virtual_size"), text, sizeof(text)));
 	}
@@ -241,12 +240,12 @@ static void print_pool(struct cli_output *o, const json_t *pool)
 	cli_field(o, "New blocks", CLI_PLAIN, "%s",
 		  cli_bool(pool, "zeroing") ? "are zeroed" : "are not zeroed");
 	cli_field(o, "Discards", CLI_PLAIN, "%s",
-		  !cli_bool(pool, "discard")	     ? "are ignored" :
-		  cli_bool(pool, "discard_passdown") ? "free blocks and reach the backing" :
-						       "free blocks");
+		  !cli_bool(pool, "discard")           ? "are ignored"
+		  : cli_bool(pool, "discard_passdown") ? "free blocks and reach the backing"
+						       : "free blocks");
 	cli_field(o, "When full", CLI_PLAIN, "%s",
-		  strcmp(cli_string(pool, "when_full"), "error") == 0 ? "writes fail" :
-									"writes wait");
+		  strcmp(cli_string(pool, "when_full"), "error") == 0 ? "writes fail"
+								      : "writes wait");
 	print_policy(o, cli_object(pool, "policy"));
 	cli_field(o, "Transaction", CLI_PLAIN, "%llu",
 		  (unsigned long long)cli_uint(pool, "transaction_id"));
@@ -296,8 +295,9 @@ static int read_extend_policy(const struct cli_args *args, const struct extend_o
 	bool yes;
 	int r = 0;
 
-#define GIVEN(id) (r == 0 && cli_has(args, o->id) && \
-		   snprintf(what, sizeof(what), "--%s", cli_option(o->id)->name) > 0)
+#define GIVEN(id)                          \
+	(r == 0 && cli_has(args, o->id) && \
+	 snprintf(what, sizeof(what), "--%s", cli_option(o->id)->name) > 0)
 	if (GIVEN(auto_extend)) {
 		r = cli_read_bool(what, args->values[o->auto_extend], &yes, err);
 		if (r == 0)
@@ -328,7 +328,8 @@ static int read_extend_policy(const struct cli_args *args, const struct extend_o
 	return r;
 }
 
-/* *ret becomes the policy's document with what the options name; stays NULL when they name nothing. */
+/* *ret becomes the policy's document with what the options name; stays NULL when they name nothing.
+ */
 static int read_policy(const struct cli_args *args, json_t **ret, struct tm_error *err)
 {
 	static const struct extend_options data_options = {
@@ -406,9 +407,9 @@ static int run_policy(struct cli *cli, const struct cli_args *args, struct tm_er
 	print_policy(&cli->output, response.document);
 	if (cli_present(response.document, "when_full"))
 		cli_field(&cli->output, "When full", CLI_PLAIN, "%s",
-			  strcmp(cli_string(response.document, "when_full"), "error") == 0 ?
-				  "writes fail" :
-				  "writes wait");
+			  strcmp(cli_string(response.document, "when_full"), "error") == 0
+				  ? "writes fail"
+				  : "writes wait");
 	return 0;
 }
 
@@ -464,8 +465,9 @@ static int run_create(struct cli *cli, const struct cli_args *args, struct tm_er
 	if (!tm_name_valid(args->operands[0])) {
 		(void)tm_error_set(err, TM_ERR_BAD_NAME, EINVAL, "'%s' cannot be a pool's name",
 				   args->operands[0]);
-		tm_error_hint(err, "names have 1 to %d letters, digits and '.', '_', '-', begin with "
-				   "a letter or digit, and do not look like an id",
+		tm_error_hint(err,
+			      "names have 1 to %d letters, digits and '.', '_', '-', begin with "
+			      "a letter or digit, and do not look like an id",
 			      TM_NAME_MAX);
 		return -EINVAL;
 	}
@@ -482,7 +484,8 @@ static int run_create(struct cli *cli, const struct cli_args *args, struct tm_er
 	}
 	r = put(&body, "name", json_string(args->operands[0]), err);
 	if (r == 0 && cli_has(args, CLI_OPT_SPARSE))
-		r = json_object_set_new(backing, "sparse", json_true()) < 0 ? cli_no_memory(err) : 0;
+		r = json_object_set_new(backing, "sparse", json_true()) < 0 ? cli_no_memory(err)
+									    : 0;
 	if (r == 0)
 		r = put(&body, "backing", backing, err);
 	else

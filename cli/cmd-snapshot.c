@@ -10,8 +10,7 @@
 #include "document.h"
 
 /* "home-20260131-081530" for a snapshot nobody named; UTC, so that it sorts over clock changes. */
-static int default_name(const char *volume, time_t now, char *buf, size_t len,
-			struct tm_error *err)
+static int default_name(const char *volume, time_t now, char *buf, size_t len, struct tm_error *err)
 {
 	char stamp[32];
 	struct tm tm;
@@ -19,8 +18,9 @@ static int default_name(const char *volume, time_t now, char *buf, size_t len,
 	if (!gmtime_r(&now, &tm) || strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &tm) == 0)
 		return cli_usage(err, "the clock is wrong; name the snapshot with '=NAME'");
 	if ((size_t)snprintf(buf, len, "%s-%s", volume, stamp) >= len)
-		return cli_usage(err, "'%s' is too long to make a snapshot's name of it; add "
-				      "'=NAME'",
+		return cli_usage(err,
+				 "'%s' is too long to make a snapshot's name of it; add "
+				 "'=NAME'",
 				 volume);
 	return 0;
 }
@@ -45,8 +45,9 @@ static int add_snapshot(json_t *list, const char *text, char *pool, size_t pool_
 	if (!*pool)
 		(void)snprintf(pool, pool_len, "%s", ref.pool);
 	if (strcmp(pool, ref.pool) != 0)
-		return cli_usage(err, "'%s' and '%s' are two pools: snapshots of one moment are "
-				      "made in one",
+		return cli_usage(err,
+				 "'%s' and '%s' are two pools: snapshots of one moment are "
+				 "made in one",
 				 pool, ref.pool);
 	if (equals) {
 		const char *wanted = equals + 1;

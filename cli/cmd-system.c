@@ -49,14 +49,13 @@ static int run_system(struct cli *cli, const struct cli_args *args, struct tm_er
 	cli_field(o, "Pools", CLI_PLAIN, "%llu", (unsigned long long)cli_uint(system, "pools"));
 	cli_field(o, "Kernel", CLI_PLAIN, "%s", cli_string(kernel, "release"));
 	print_target(o, kernel);
-	json_array_foreach(cli_array(system, "tools"), i, item) {
+	json_array_foreach (cli_array(system, "tools"), i, item) {
 		bool found = *cli_string(item, "path") != '\0';
 
 		cli_field(o, i == 0 ? "Tools" : "     ", found ? CLI_PLAIN : CLI_WARN, "%s: %s",
-			  cli_string(item, "name"),
-			  found ? cli_string(item, "path") : "not found");
+			  cli_string(item, "name"), found ? cli_string(item, "path") : "not found");
 	}
-	json_array_foreach(cli_array(system, "degraded"), i, item) {
+	json_array_foreach (cli_array(system, "degraded"), i, item) {
 		const char *warning = json_string_value(item);
 
 		cli_field(o, "Degraded", CLI_WARN, "%s", warning ? warning : "");

@@ -35,9 +35,9 @@ static void volume_row(struct cli_table *t, const json_t *v)
 		       cli_bool(v, "read_only") ? ", read-only" : "");
 	/* The origin's name is gone with it; that there was one still matters. */
 	cli_table_cell(t, CLI_PLAIN, "%s",
-		       *origin			     ? origin :
-		       cli_present(v, "origin_id") ? "(deleted)" :
-						     "");
+		       *origin                       ? origin
+		       : cli_present(v, "origin_id") ? "(deleted)"
+						     : "");
 	cli_table_cell(t, CLI_PLAIN, "%s", cli_string(v, "device"));
 }
 
@@ -56,7 +56,7 @@ static int print_volumes(struct cli *cli, struct cli_table *t, const char *pool,
 	r = cli_list(cli, &url, 0, &items, err);
 	if (r < 0)
 		return r;
-	json_array_foreach(items, i, item)
+	json_array_foreach (items, i, item)
 		volume_row(t, item);
 	*n += json_array_size(items);
 	return 0;
@@ -81,9 +81,12 @@ int cli_volume_list(struct cli *cli, const struct cli_args *args, const char *co
 		    const char *none, struct tm_error *err)
 {
 	static const struct cli_column columns[] = {
-		{ .title = "VOLUME" }, { .title = "SIZE", .right = true },
-		{ .title = "MAPPED", .right = true }, { .title = "STATE" },
-		{ .title = "ORIGIN" }, { .title = "DEVICE" },
+		{ .title = "VOLUME" },
+		{ .title = "SIZE", .right = true },
+		{ .title = "MAPPED", .right = true },
+		{ .title = "STATE" },
+		{ .title = "ORIGIN" },
+		{ .title = "DEVICE" },
 	};
 	cli_auto_table struct cli_table *t = NULL;
 	cli_auto_json json_t *pools = NULL;
@@ -99,9 +102,9 @@ int cli_volume_list(struct cli *cli, const struct cli_args *args, const char *co
 			r = print_volumes(cli, t, args->operands[0], collection, &n, err);
 	} else {
 		r = pool_names(cli, &pools, err);
-		json_array_foreach(pools, i, pool) {
+		json_array_foreach (pools, i, pool) {
 			/* By id: the name may have changed hands in between. */
-			if (r == 0)
+			if (r == 0 && *cli_string(pool, "id"))
 				r = print_volumes(cli, t, cli_string(pool, "id"), collection, &n,
 						  err);
 			/* One that was deleted meanwhile is not missed. */
@@ -150,10 +153,10 @@ static int run_show(struct cli *cli, const struct cli_args *args, struct tm_erro
 		  cli_size(cli_uint(v, "size"), size, sizeof(size)),
 		  (unsigned long long)cli_uint(v, "size"));
 	if (cli_present(v, "mapped"))
-		cli_field(o, "Mapped", CLI_PLAIN, "%s  %s",
-			  cli_bar(o, cli_uint(v, "mapped"), cli_uint(v, "size"), text,
-				  sizeof(text)),
-			  cli_size(cli_uint(v, "mapped"), size, sizeof(size)));
+		cli_field(
+			o, "Mapped", CLI_PLAIN, "%s  %s",
+			cli_bar(o, cli_uint(v, "mapped"), cli_uint(v, "size"), text, sizeof(text)),
+			cli_size(cli_uint(v, "mapped"), size, sizeof(size)));
 	else
 		cli_field(o, "Mapped", CLI_PLAIN, "not known while inactive");
 	if (*cli_string(v, "origin"))

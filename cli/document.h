@@ -13,10 +13,10 @@
 
 /* All borrowed from @object, which may be NULL. */
 const char *cli_string(const json_t *object, const char *name); /* "" when there is none */
-uint64_t cli_uint(const json_t *object, const char *name);	/* 0; negative numbers, too */
-bool cli_bool(const json_t *object, const char *name);		/* false */
-json_t *cli_object(const json_t *object, const char *name);	/* NULL, also for null */
-json_t *cli_array(const json_t *object, const char *name);	/* NULL */
+uint64_t cli_uint(const json_t *object, const char *name);      /* 0; negative numbers, too */
+bool cli_bool(const json_t *object, const char *name);          /* false */
+json_t *cli_object(const json_t *object, const char *name);     /* NULL, also for null */
+json_t *cli_array(const json_t *object, const char *name);      /* NULL */
 /* Whether the field is there and not null. */
 bool cli_present(const json_t *object, const char *name);
 

@@ -15,7 +15,7 @@
 #endif
 
 static const struct cli_command *const tables[] = {
-	cli_system_commands, cli_pool_commands,	     cli_volume_commands,  cli_snapshot_commands,
+	cli_system_commands, cli_pool_commands,      cli_volume_commands,  cli_snapshot_commands,
 	cli_event_commands,  cli_operation_commands, cli_history_commands,
 };
 
@@ -134,8 +134,8 @@ static int check_operands(const struct cli_command *c, const struct cli_args *ar
 }
 
 /*
- * Read the whole command line. *ret_command is the command to run; or NULL with *ret_table or not, for
- * help on that.
+ * Read the whole command line. *ret_command is the command to run; or NULL with *ret_table or not,
+ * for help on that.
  */
 static int read_command_line(int argc, char **argv, struct cli_args *args,
 			     const struct cli_command **ret_table,
@@ -200,7 +200,8 @@ static int read_command_line(int argc, char **argv, struct cli_args *args,
 static int report_error(struct cli *cli, const struct tm_error *err)
 {
 	/* Details mostly name the field in their own words; where they do not, it helps. */
-	bool tell_field = err->field[0] && !strstr(err->detail, err->field + (err->field[0] == '/'));
+	bool tell_field = err->field[0] &&
+			  !strstr(err->detail, err->field + (err->field[0] == '/'));
 
 	cli_complain(&cli->output, CLI_BAD, "thinmgr:", "%s%s%s%s",
 		     err->detail[0] ? err->detail : tm_error_title(err->code),

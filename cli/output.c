@@ -93,10 +93,10 @@ static size_t decode(const unsigned char *p, size_t len, uint32_t *ret_code)
 
 static bool harmful(uint32_t c)
 {
-	return c < 0x20 || (c >= 0x7f && c <= 0x9f) ||	   /* C0, DEL, C1 */
+	return c < 0x20 || (c >= 0x7f && c <= 0x9f) ||     /* C0, DEL, C1 */
 	       c == 0x61c || c == 0x200e || c == 0x200f || /* direction marks */
-	       (c >= 0x2028 && c <= 0x202e) ||		   /* separators, embeddings, overrides */
-	       (c >= 0x2066 && c <= 0x2069) ||		   /* isolates */
+	       (c >= 0x2028 && c <= 0x202e) ||             /* separators, embeddings, overrides */
+	       (c >= 0x2066 && c <= 0x2069) ||             /* isolates */
 	       c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe007f);
 }
 

@@ -64,7 +64,8 @@ enum cli_tone cli_bar_tone(uint64_t used, uint64_t size);
 /* "1.5 GiB". At least 32 bytes. Returns buf. */
 const char *cli_size(uint64_t bytes, char *buf, size_t len);
 
-/* RFC 3339 to local "2026-01-31 08:15:30"; what is not a time is copied; "-" for "". Returns buf. */
+/* RFC 3339 to local "2026-01-31 08:15:30"; what is not a time is copied; "-" for "". Returns buf.
+ */
 const char *cli_time(const char *rfc3339, char *buf, size_t len);
 
 /* "1.2 ms", "3.4 s". Returns buf. */

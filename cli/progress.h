@@ -14,7 +14,7 @@
 
 struct cli_progress {
 	struct cli_output *output; /* borrowed */
-	uint64_t started_usec;	   /* monotonic */
+	uint64_t started_usec;     /* monotonic */
 	bool shown;
 	bool silent;
 };

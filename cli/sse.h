@@ -12,7 +12,7 @@
 #define CLI_SSE_LIMIT (1024 * 1024) /* bytes of a line, and of an event's data */
 
 struct cli_sse_event {
-	const char *id;	  /* the last id seen; "" for none */
+	const char *id;   /* the last id seen; "" for none */
 	const char *type; /* "" for the default */
 	const char *data; /* lines joined by \n */
 	size_t data_len;
