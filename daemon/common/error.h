@@ -17,12 +17,15 @@ enum tm_error_code {
 	TM_ERR_COUNT,
 };
 
+#define TM_ERROR_FIELD_SIZE 96
+
 struct tm_error {
-	enum tm_error_code code; /* TM_OK: nothing was reported */
-	int errnum;              /* positive errno behind it, or 0 */
-	char field[96];          /* the field of the request at fault, JSON pointer style; or "" */
-	char detail[512];        /* one sentence: what failed, on which object, why */
-	char hint[256];          /* one sentence: what to do; or "" */
+	enum tm_error_code code;         /* TM_OK: nothing was reported */
+	int errnum;                      /* positive errno behind it, or 0 */
+	char field[TM_ERROR_FIELD_SIZE]; /* the field of the request at fault, JSON pointer style;
+					    or "" */
+	char detail[512];                /* one sentence: what failed, on which object, why */
+	char hint[256];                  /* one sentence: what to do; or "" */
 };
 
 /*

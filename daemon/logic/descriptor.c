@@ -166,7 +166,7 @@ int tm_descriptor_format(const struct tm_descriptor *d, char **ret_text, size_t 
 /* A field whose form is right but whose content is not. */
 static void bad_value(struct tm_json_reader *r, const char *name, const char *why)
 {
-	char pointer[96];
+	char pointer[TM_ERROR_FIELD_SIZE];
 
 	if (r->failed)
 		return;
@@ -308,7 +308,7 @@ static int parse_volume(json_t *object, size_t index, struct tm_volume_record *r
 	struct tm_json_reader r;
 	uint64_t dev_id = 0;
 	char prefix[48];
-	const json_t *origin;
+	const char *origin = NULL;
 
 	(void)snprintf(prefix, sizeof(prefix), "/volumes/%zu", index);
 	tm_json_reader_init(&r, object, prefix, err);
@@ -317,11 +317,9 @@ static int parse_volume(json_t *object, size_t index, struct tm_volume_record *r
 	need_uint(&r, "dev_id", 0, TM_DEV_ID_MAX, &dev_id);
 	ret->dev_id = (uint32_t)dev_id;
 	need_size(&r, "size", TM_SECTOR, SIZE_MOST, TM_SECTOR, &ret->size_bytes);
-	origin = json_object_get(object, "origin");
-	if (origin && json_is_null(origin))
-		r.seen[r.n_seen++] = "origin";
-	else
-		need_uuid(&r, "origin", &ret->origin);
+	(void)tm_json_require(&r, "origin", tm_json_get_string_or_null(&r, "origin", &origin));
+	if (!r.failed && origin && tm_uuid_parse(origin, &ret->origin) < 0)
+		bad_value(&r, "origin", "is not a UUID");
 	need_bool(&r, "active", &ret->active);
 	need_bool(&r, "read_only", &ret->read_only);
 	need_time(&r, "created", &ret->created_usec);
@@ -339,7 +337,8 @@ static int compare_dev_ids(const void *a, const void *b)
 {
 	const struct tm_volume_record *const *x = a, *const *y = b;
 
-	return ((*x)->dev_id > (*y)->dev_id) - ((*x)->dev_id < (*y)->dev_id);
+	/* 24 bits each: the difference fits. */
+	return (int)(*x)->dev_id - (int)(*y)->dev_id;
 }
 
 /* Sorts @sorted and refuses two neighbours that are equal. */

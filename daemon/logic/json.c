@@ -20,14 +20,15 @@ void tm_json_reader_init(struct tm_json_reader *r, json_t *object, const char *p
 }
 
 /* The JSON pointer of a field; a name from outside may hold anything, so RFC 6901's escapes. */
-static void pointer_of(const struct tm_json_reader *r, const char *name, char buf[96])
+static void pointer_of(const struct tm_json_reader *r, const char *name,
+		       char buf[TM_ERROR_FIELD_SIZE])
 {
 	size_t at;
-	int n = snprintf(buf, 96, "%s/", r->prefix);
+	int n = snprintf(buf, TM_ERROR_FIELD_SIZE, "%s/", r->prefix);
 
-	if (n < 0 || n >= 96)
+	if (n < 0 || n >= TM_ERROR_FIELD_SIZE)
 		return;
-	for (at = (size_t)n; *name && at + 2 < 96; name++) {
+	for (at = (size_t)n; *name && at + 2 < TM_ERROR_FIELD_SIZE; name++) {
 		if (*name == '~' || *name == '/') {
 			buf[at++] = '~';
 			buf[at++] = *name == '~' ? '0' : '1';
@@ -63,7 +64,7 @@ static const char *type_name(const json_t *value)
 static int wrong_type(struct tm_json_reader *r, const char *name, const char *wanted,
 		      const json_t *value)
 {
-	char pointer[96];
+	char pointer[TM_ERROR_FIELD_SIZE];
 
 	pointer_of(r, name, pointer);
 	r->failed = tm_error_field(r->err, TM_ERR_WRONG_TYPE, pointer, "%s has to be %s, not %s",
@@ -71,15 +72,15 @@ static int wrong_type(struct tm_json_reader *r, const char *name, const char *wa
 	return r->failed;
 }
 
-/* Notes that @name is known. 1 with its value, 0 when absent, or the reader's failure. */
+/* Notes that @name is known. 1 with its value, 0 when absent, -EINVAL once something failed. */
 static int look_up(struct tm_json_reader *r, const char *name, json_t **ret)
 {
 	if (r->failed)
-		return r->failed;
+		return -EINVAL;
 	if (r->n_seen == TM_ARRAY_SIZE(r->seen)) {
 		r->failed = tm_error_set(r->err, TM_ERR_INTERNAL, E2BIG,
 					 "an object has more fields than its reader can note");
-		return r->failed;
+		return -EINVAL;
 	}
 	r->seen[r->n_seen++] = name;
 	*ret = json_object_get(r->object, name);
@@ -88,7 +89,7 @@ static int look_up(struct tm_json_reader *r, const char *name, json_t **ret)
 
 int tm_json_get_string(struct tm_json_reader *r, const char *name, const char **ret)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int got = look_up(r, name, &value);
 
 	if (got <= 0)
@@ -99,9 +100,22 @@ int tm_json_get_string(struct tm_json_reader *r, const char *name, const char **
 	return 1;
 }
 
+int tm_json_get_string_or_null(struct tm_json_reader *r, const char *name, const char **ret)
+{
+	json_t *value = NULL;
+	int got = look_up(r, name, &value);
+
+	if (got <= 0)
+		return got;
+	if (!json_is_string(value) && !json_is_null(value))
+		return wrong_type(r, name, "a string or null", value);
+	*ret = json_string_value(value);
+	return 1;
+}
+
 int tm_json_get_bool(struct tm_json_reader *r, const char *name, bool *ret)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int got = look_up(r, name, &value);
 
 	if (got <= 0)
@@ -115,7 +129,7 @@ int tm_json_get_bool(struct tm_json_reader *r, const char *name, bool *ret)
 static int take_uint(struct tm_json_reader *r, const char *name, const json_t *value,
 		     const char *wanted, uint64_t min, uint64_t max, uint64_t *ret)
 {
-	char pointer[96];
+	char pointer[TM_ERROR_FIELD_SIZE];
 	json_int_t number;
 
 	if (!json_is_integer(value))
@@ -136,7 +150,7 @@ static int take_uint(struct tm_json_reader *r, const char *name, const json_t *v
 int tm_json_get_uint(struct tm_json_reader *r, const char *name, uint64_t min, uint64_t max,
 		     uint64_t *ret)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int got = look_up(r, name, &value);
 
 	return got <= 0 ? got : take_uint(r, name, value, "an integer", min, max, ret);
@@ -145,7 +159,7 @@ int tm_json_get_uint(struct tm_json_reader *r, const char *name, uint64_t min, u
 int tm_json_get_uint_or_null(struct tm_json_reader *r, const char *name, uint64_t min, uint64_t max,
 			     uint64_t *ret)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int got = look_up(r, name, &value);
 
 	if (got <= 0)
@@ -159,7 +173,7 @@ int tm_json_get_uint_or_null(struct tm_json_reader *r, const char *name, uint64_
 
 int tm_json_get_object(struct tm_json_reader *r, const char *name, json_t **ret)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int got = look_up(r, name, &value);
 
 	if (got <= 0)
@@ -172,7 +186,7 @@ int tm_json_get_object(struct tm_json_reader *r, const char *name, json_t **ret)
 
 int tm_json_get_array(struct tm_json_reader *r, const char *name, json_t **ret)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int got = look_up(r, name, &value);
 
 	if (got <= 0)
@@ -185,7 +199,7 @@ int tm_json_get_array(struct tm_json_reader *r, const char *name, json_t **ret)
 
 int tm_json_require(struct tm_json_reader *r, const char *name, int got)
 {
-	char pointer[96];
+	char pointer[TM_ERROR_FIELD_SIZE];
 
 	if (!r->failed && got == 0) {
 		pointer_of(r, name, pointer);
@@ -207,7 +221,7 @@ static bool was_asked_for(const struct tm_json_reader *r, const char *name)
 
 int tm_json_reader_finish(struct tm_json_reader *r)
 {
-	char pointer[96];
+	char pointer[TM_ERROR_FIELD_SIZE];
 	const char *name;
 	json_t *value;
 
@@ -308,8 +322,8 @@ static int extend_from_json(struct tm_json_reader *outer, const char *name,
 {
 	struct tm_json_reader r;
 	uint64_t low_water = policy->low_water_percent, step = policy->step_percent;
-	char prefix[96];
-	json_t *object;
+	char prefix[TM_ERROR_FIELD_SIZE];
+	json_t *object = NULL;
 	int got;
 
 	got = tm_json_get_object(outer, name, &object);

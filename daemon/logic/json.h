@@ -31,6 +31,8 @@ struct tm_json_reader {
 void tm_json_reader_init(struct tm_json_reader *r, json_t *object, const char *prefix,
 			 struct tm_error *err);
 int tm_json_get_string(struct tm_json_reader *r, const char *name, const char **ret);
+/* As tm_json_get_string, but null is fine too and gives NULL. */
+int tm_json_get_string_or_null(struct tm_json_reader *r, const char *name, const char **ret);
 int tm_json_get_bool(struct tm_json_reader *r, const char *name, bool *ret);
 int tm_json_get_uint(struct tm_json_reader *r, const char *name, uint64_t min, uint64_t max,
 		     uint64_t *ret);

@@ -12,7 +12,7 @@
 static int check_range(const char *prefix, const char *field, uint64_t value, uint64_t min,
 		       uint64_t max, struct tm_error *err)
 {
-	char pointer[sizeof(err->field)];
+	char pointer[TM_ERROR_FIELD_SIZE];
 	int r;
 
 	if (value >= min && value <= max)
@@ -28,7 +28,7 @@ static int check_range(const char *prefix, const char *field, uint64_t value, ui
 static int check_extend(const struct tm_extend_policy *p, const char *prefix, const char *space,
 			struct tm_error *err)
 {
-	char pointer[sizeof(err->field)];
+	char pointer[TM_ERROR_FIELD_SIZE];
 	int r;
 
 	(void)snprintf(pointer, sizeof(pointer), "%s/%s", prefix, space);

@@ -70,15 +70,14 @@ static void check_thin(const char *line)
 static void check_table(const char *line)
 {
 	struct tm_thin_pool_table t, back;
-	char text[256];
+	char text[256], again[256];
 
-	memset(&t, 0, sizeof(t));
-	memset(&back, 0, sizeof(back));
 	if (tm_thin_pool_table_parse(line, &t) < 0)
 		return;
 	assert(tm_thin_pool_table_format(&t, text, sizeof(text)) == 0);
 	assert(tm_thin_pool_table_parse(text, &back) == 0);
-	assert(!memcmp(&t, &back, sizeof(t)));
+	assert(tm_thin_pool_table_format(&back, again, sizeof(again)) == 0);
+	assert(!strcmp(text, again));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -69,7 +69,7 @@ static void test_data(void **state)
 		{ "reserve not enough, and time", 800, 1000, 10, 0, 10000, 0, false, false,
 		  TM_EXTEND_NOW, 200, 1200, 240 },
 		{ "reserve not enough, but no time", 995, 1000, 50, 0, 10000, 50, false, false,
-		  TM_EXTEND_NOW, 200, 1050, ANY },
+		  TM_EXTEND_NOW, 200, 1050, 424 },
 		{ "a reserve too small to help", 995, 1000, 10, 0, 10000, 50, false, false,
 		  TM_EXTEND_NOW, 200, ANY, ANY },
 		{ "disabled, not needed", 100, 1000, 0, 0, 10000, 0, true, false,

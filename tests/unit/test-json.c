@@ -29,7 +29,7 @@ static void test_getters(void **state)
 	json_t *object = parse("{\"s\":\"text\",\"b\":true,\"f\":false,\"n\":7,\"o\":{},\"a\":[1],"
 			       "\"z\":null,\"m\":5}");
 	struct tm_error err = { .code = TM_OK };
-	const char *s = NULL, *absent = "kept";
+	const char *s = NULL, *absent = "kept", *null = "";
 	uint64_t n = 0, z = 3, m = 0, kept = 8;
 	json_t *o = NULL, *a = NULL;
 	bool b = false, f = true;
@@ -45,6 +45,10 @@ static void test_getters(void **state)
 	assert_int_equal(tm_json_get_array(&r, "a", &a), 1);
 	assert_int_equal(tm_json_get_uint_or_null(&r, "z", 1, 9, &z), 1);
 	assert_int_equal(tm_json_get_uint_or_null(&r, "m", 1, 9, &m), 1);
+	assert_int_equal(tm_json_get_string_or_null(&r, "z", &null), 1);
+	assert_null(null);
+	assert_int_equal(tm_json_get_string_or_null(&r, "s", &null), 1);
+	assert_string_equal(null, "text");
 	assert_int_equal(tm_json_get_string(&r, "not", &absent), 0);
 	assert_int_equal(tm_json_get_uint(&r, "nor", 0, 9, &kept), 0);
 	assert_int_equal(tm_json_reader_finish(&r), 0);
@@ -60,7 +64,7 @@ static void test_getters(void **state)
 	json_decref(object);
 }
 
-enum getter { STRING, BOOL, UINT, UINT_OR_NULL, OBJECT, ARRAY };
+enum getter { STRING, STRING_OR_NULL, BOOL, UINT, UINT_OR_NULL, OBJECT, ARRAY };
 
 static int get(struct tm_json_reader *r, enum getter getter, const char *name)
 {
@@ -72,6 +76,8 @@ static int get(struct tm_json_reader *r, enum getter getter, const char *name)
 	switch (getter) {
 	case STRING:
 		return tm_json_get_string(r, name, &s);
+	case STRING_OR_NULL:
+		return tm_json_get_string_or_null(r, name, &s);
 	case BOOL:
 		return tm_json_get_bool(r, name, &b);
 	case UINT:
@@ -96,6 +102,7 @@ static void test_faults(void **state)
 		{ STRING, "1", TM_ERR_WRONG_TYPE },
 		{ STRING, "null", TM_ERR_WRONG_TYPE },
 		{ STRING, "[\"a\"]", TM_ERR_WRONG_TYPE },
+		{ STRING_OR_NULL, "false", TM_ERR_WRONG_TYPE },
 		{ BOOL, "0", TM_ERR_WRONG_TYPE },
 		{ BOOL, "\"true\"", TM_ERR_WRONG_TYPE },
 		{ BOOL, "null", TM_ERR_WRONG_TYPE },
@@ -294,6 +301,12 @@ static void test_parse_depth(void **state)
 	json_t *object = parse("{\"a\":[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]}");
 
 	(void)state;
+	json_decref(object);
+	/* Side by side there may be as many as one likes. */
+	object = parse(
+		"{\"a\":[[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[]],\"b\":[{},{},{},"
+		"{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}]}");
+	assert_int_equal(json_object_size(object), 2);
 	json_decref(object);
 	/* Brackets in strings are none, whatever is escaped before them. */
 	object =

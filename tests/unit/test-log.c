@@ -6,8 +6,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -155,6 +157,32 @@ static void test_foreign_stream(void **state)
 	assert_int_equal(unsetenv("JOURNAL_STREAM"), 0);
 }
 
+/* When stderr is what JOURNAL_STREAM says, the journal is told and stderr is not. */
+static void test_own_stream(void **state)
+{
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		struct capture c;
+		struct stat st;
+		char stream[64];
+
+		capture_start(&c);
+		assert_int_equal(fstat(STDERR_FILENO, &st), 0);
+		(void)snprintf(stream, sizeof(stream), "%llu:%llu%s",
+			       (unsigned long long)st.st_dev + (i == 1),
+			       (unsigned long long)st.st_ino + (i == 2), i == 3 ? "x" : "");
+		assert_int_equal(setenv("JOURNAL_STREAM", stream, 1), 0);
+		tm_log_init(LOG_INFO);
+		tm_log_fields(LOG_INFO, NULL, "a line of thinmgr's unit tests");
+		assert_string_equal(capture_end(&c),
+				    i ? "info: a line of thinmgr's unit tests\n" : "");
+	}
+	assert_int_equal(unsetenv("JOURNAL_STREAM"), 0);
+	tm_log_init(LOG_INFO);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -163,6 +191,7 @@ int main(void)
 		cmocka_unit_test_setup(test_fields, setup),
 		cmocka_unit_test_setup(test_hostile, setup),
 		cmocka_unit_test(test_foreign_stream),
+		cmocka_unit_test(test_own_stream),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
