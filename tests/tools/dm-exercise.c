@@ -478,7 +478,8 @@ static void linear(struct exercise *x)
 			       x->data.segment.minor, k * 8192);
 		split[k].params = piece[k];
 	}
-	OK(x, tm_dm_create(dm, "ex:other", "THINMGR-other", TM_DM_UDEV_FULL, &err));
+	OK(x, tm_dm_create(dm, "ex:other", POOL_ID "vol-ffeeddccbbaa99887766554433221100",
+			   TM_DM_UDEV_FULL, &err));
 	OK(x, tm_dm_load(dm, "ex:other", split, 2, true, &err));
 	OK(x, tm_dm_resume(dm, "ex:other", TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_FULL, &err));
 	i = info(x, "ex:other");
@@ -593,7 +594,8 @@ static void thin_pool(struct exercise *x)
 	thin.params = thin_params;
 	printf("    pool: write_zeroes_max_bytes %lld\n",
 	       queue_number(i.major, i.minor, "queue/write_zeroes_max_bytes"));
-	OK(x, tm_dm_create(dm, "ex:vol", POOL_ID "vol-1", TM_DM_UDEV_FULL, &err));
+	OK(x, tm_dm_create(dm, "ex:vol", POOL_ID "vol-00000000000000000000000000000001",
+			   TM_DM_UDEV_FULL, &err));
 	OK(x, tm_dm_load(dm, "ex:vol", &thin, 1, false, &err));
 	OK(x, tm_dm_resume(dm, "ex:vol", 0, TM_DM_UDEV_FULL, &err));
 	CHECK(x, link_appears("/dev/mapper/ex:vol"));
