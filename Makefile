@@ -156,6 +156,7 @@ install: all ## Install to DESTDIR= under PREFIX= (/usr); configuration goes to 
 	install -D -m 644 packaging/56-thinmgr.rules \
 		$(DESTDIR)$(PREFIX)/lib/udev/rules.d/56-thinmgr.rules
 	install -D -m 644 -t $(DESTDIR)$(DATADIR)/dbus-1/system.d packaging/org.thinmgr1.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog packaging/thinmgr.catalog
 	install -d -m 755 $(DESTDIR)/etc/thinmgr/thinmgrd.conf.d
 	install -D -m 644 -t $(DESTDIR)/etc/thinmgr packaging/thinmgrd.conf
 	install -D -m 644 -t $(DESTDIR)$(DATADIR)/thinmgr $(wildcard api/openapi.yaml) \
