@@ -63,12 +63,15 @@ static uint64_t rate_mark(const struct tm_extend_input *in)
 		in, tm_sat_add(tm_sat_mul(reaction_usec(in), 4), tm_sat_mul(arm_usec(in), 2)));
 }
 
-/* The kernel's own mark in a table of @total: given for the live one, by its rule for another. */
+/*
+ * The mark at which the kernel speaks up in a table of @total: given for the live one. In another,
+ * that of metadata follows from the size, and that of data will be ours.
+ */
 static uint64_t kernel_mark(const struct tm_extend_input *in, uint64_t total)
 {
-	if (!in->kernel_low_water_blocks || total == in->total_blocks)
+	if (in->kernel_low_water_blocks && total == in->total_blocks)
 		return in->kernel_low_water_blocks;
-	return tm_metadata_low_water_blocks(total);
+	return in->arm_only_near ? tm_metadata_low_water_blocks(total) : 0;
 }
 
 static uint64_t mark_of(const struct tm_extend_input *in, uint64_t total)
@@ -128,7 +131,7 @@ static uint64_t size_for_target(const struct tm_extend_input *in, uint64_t used)
 	size = size_leaving_share(used, share);
 	size = max64(size, tm_sat_add(used, tm_sat_mul(rate_mark(in), 2)));
 	/* Twice the kernel's mark is half the size while that is small, then constant. */
-	if (in->kernel_low_water_blocks)
+	if (in->arm_only_near)
 		size = max64(size,
 			     min64(tm_sat_mul(used, 2),
 				   tm_sat_add(used, 2 * tm_metadata_low_water_blocks(UINT64_MAX))));

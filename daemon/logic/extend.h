@@ -30,9 +30,14 @@ struct tm_extend_input {
 	const struct tm_extend_policy *policy;
 	uint64_t unit_bytes; /* bytes in a block: the data block, or 4096 for metadata */
 	uint64_t used_blocks;
-	uint64_t total_blocks;            /* in the live table */
-	uint64_t reserve_blocks;          /* armed: under the device, not in the table */
-	uint64_t kernel_low_water_blocks; /* metadata: the kernel's own mark; data: 0 */
+	uint64_t total_blocks;   /* in the live table */
+	uint64_t reserve_blocks; /* armed: under the device, not in the table */
+	/*
+	 * Where the kernel speaks up, once: metadata: its own mark; data: the one in the live
+	 * table. The mark decided on is not below it, or that one event would be in vain. 0:
+	 * unknown.
+	 */
+	uint64_t kernel_low_water_blocks;
 	uint64_t limit_blocks;       /* most the format or target can take in total; 0: no limit */
 	uint64_t backing_free_bytes; /* what the backing can give beyond the reserve */
 	uint64_t rate_bytes_per_sec; /* fastest recent growth; 0 when unknown */

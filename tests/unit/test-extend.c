@@ -247,6 +247,34 @@ static void test_kernel_mark(void **state)
 				 : 1024);
 }
 
+/* The mark that the live table of data has: the kernel tells of it once, so it holds till the next.
+ */
+static void test_loaded_mark(void **state)
+{
+	struct tm_extend_input in = { .policy = &data_policy,
+				      .unit_bytes = BLOCK,
+				      .total_blocks = 256 * PER_MIB,
+				      .used_blocks = 150 * PER_MIB,
+				      .kernel_low_water_blocks = 106 * PER_MIB,
+				      .backing_free_bytes = TM_GIB };
+	struct tm_extend_plan plan;
+
+	(void)state;
+	tm_extend_decide(&in, &plan);
+	assert_int_equal(plan.verdict, TM_EXTEND_NOW);
+	assert_int_equal(plan.mark_blocks, 106 * PER_MIB);
+	/* The next table has the policy's, and neither the old one's nor that of metadata. */
+	assert_int_equal(plan.new_total_blocks, 320 * PER_MIB);
+	assert_int_equal(plan.new_mark_blocks, 64 * PER_MIB);
+
+	in.kernel_low_water_blocks--;
+	tm_extend_decide(&in, &plan);
+	assert_int_equal(plan.verdict, TM_EXTEND_NOT_NEEDED);
+	in.kernel_low_water_blocks = 10;
+	tm_extend_decide(&in, &plan);
+	assert_int_equal(plan.mark_blocks, tm_round_up(256 * PER_MIB, 5) / 5);
+}
+
 /* xorshift: the same inputs each time. */
 static uint64_t next_random(uint64_t *seed)
 {
@@ -300,6 +328,8 @@ static void random_input(uint64_t *seed, unsigned int bits, struct tm_extend_pol
 	};
 	if (metadata)
 		in->kernel_low_water_blocks = tm_metadata_low_water_blocks(in->total_blocks);
+	else if (next_random(seed) % 2)
+		in->kernel_low_water_blocks = in->total_blocks / (2 + next_random(seed) % 20);
 	/* Used: near the marks, anywhere, or nonsense. */
 	switch (next_random(seed) % 4) {
 	case 0:
@@ -395,9 +425,9 @@ static void test_properties(void **state)
 		next = in;
 		next.total_blocks = plan.new_total_blocks;
 		next.reserve_blocks = plan.want_reserve_blocks;
-		if (next.kernel_low_water_blocks)
-			next.kernel_low_water_blocks =
-				tm_metadata_low_water_blocks(next.total_blocks);
+		next.kernel_low_water_blocks =
+			in.arm_only_near ? tm_metadata_low_water_blocks(next.total_blocks)
+					 : plan.new_mark_blocks;
 		tm_extend_decide(&next, &after);
 		assert_int_equal(after.verdict, TM_EXTEND_NOT_NEEDED);
 		assert_int_equal(after.mark_blocks, plan.new_mark_blocks);
@@ -616,6 +646,7 @@ int main(void)
 		cmocka_unit_test(test_race),
 		cmocka_unit_test(test_metadata),
 		cmocka_unit_test(test_kernel_mark),
+		cmocka_unit_test(test_loaded_mark),
 		cmocka_unit_test(test_properties),
 		cmocka_unit_test(test_monotone_in_rate),
 		cmocka_unit_test(test_arming_follows),
