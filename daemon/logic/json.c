@@ -26,6 +26,8 @@ static void pointer_of(const struct tm_json_reader *r, const char *name,
 	size_t at;
 	int n = snprintf(buf, TM_ERROR_FIELD_SIZE, "%s/", r->prefix);
 
+	if (n < 0)
+		buf[0] = '\0';
 	if (n < 0 || n >= TM_ERROR_FIELD_SIZE)
 		return;
 	for (at = (size_t)n; *name && at + 2 < TM_ERROR_FIELD_SIZE; name++) {

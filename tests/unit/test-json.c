@@ -27,10 +27,10 @@ static json_t *parse(const char *text)
 static void test_getters(void **state)
 {
 	json_t *object = parse("{\"s\":\"text\",\"b\":true,\"f\":false,\"n\":7,\"o\":{},\"a\":[1],"
-			       "\"z\":null,\"m\":5}");
+			       "\"z\":null,\"m\":5,\"zero\":0}");
 	struct tm_error err = { .code = TM_OK };
 	const char *s = NULL, *absent = "kept", *null = "";
-	uint64_t n = 0, z = 3, m = 0, kept = 8;
+	uint64_t n = 0, z = 3, m = 0, kept = 8, zero = 4;
 	json_t *o = NULL, *a = NULL;
 	bool b = false, f = true;
 	struct tm_json_reader r;
@@ -51,6 +51,8 @@ static void test_getters(void **state)
 	assert_string_equal(null, "text");
 	assert_int_equal(tm_json_get_string(&r, "not", &absent), 0);
 	assert_int_equal(tm_json_get_uint(&r, "nor", 0, 9, &kept), 0);
+	assert_int_equal(tm_json_get_uint(&r, "zero", 0, 9, &zero), 1);
+	assert_int_equal(zero, 0);
 	assert_int_equal(tm_json_reader_finish(&r), 0);
 	assert_string_equal(s, "text");
 	assert_true(b && !f);
@@ -276,6 +278,9 @@ static void test_parse_bad(void **state)
 		"{\"a\":\"\n\"}",
 		"\xef\xbb\xbf{}",
 		"{\"a\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}",
+		"{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{"
+		"\"a\":{\"a\":"
+		"{\"a\":{\"a\":{\"a\":{\"a\":1}}}}}}}}}}}}}}}}}",
 		"[[[[[[[[[[[[[[[[[[[[[[[[[[[",
 	};
 	static const char with_nul[] = "{\"a\":\"x\0y\"}";
