@@ -189,7 +189,7 @@ int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, 
 		.low_water_blocks = low_water_bytes / pool->block_bytes,
 		.skip_block_zeroing = !pool->zeroing,
 		.ignore_discard = !pool->discard,
-		.no_discard_passdown = pool->discard && !pool->discard_passdown,
+		.no_discard_passdown = pool->discard && (!pool->discard_passdown || !pool->sparse),
 		.error_if_no_space = pool->when_full == TM_WHEN_FULL_ERROR,
 	};
 	int r;
