@@ -278,9 +278,6 @@ static void test_parse_bad(void **state)
 		"{\"a\":\"\n\"}",
 		"\xef\xbb\xbf{}",
 		"{\"a\":[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}",
-		"{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{"
-		"\"a\":{\"a\":"
-		"{\"a\":{\"a\":{\"a\":{\"a\":1}}}}}}}}}}}}}}}}}",
 		"[[[[[[[[[[[[[[[[[[[[[[[[[[[",
 	};
 	static const char with_nul[] = "{\"a\":\"x\0y\"}";
@@ -305,6 +302,9 @@ static void test_parse_depth(void **state)
 {
 	json_t *object = parse("{\"a\":[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]}");
 
+	char nested[128];
+	size_t i;
+
 	(void)state;
 	json_decref(object);
 	/* Side by side there may be as many as one likes. */
@@ -312,6 +312,16 @@ static void test_parse_depth(void **state)
 		"{\"a\":[[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[],[]],\"b\":[{},{},{},"
 		"{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}]}");
 	assert_int_equal(json_object_size(object), 2);
+	json_decref(object);
+	/* What stands between the brackets makes no difference. */
+	for (i = 0; i < 17; i++)
+		memcpy(nested + 5 * i, "{\"a\":", 5);
+	memset(nested + 5 * i, '1', 1);
+	memset(nested + 5 * i + 1, '}', 17);
+	assert_null(tm_json_parse(nested, 5 * i + 1 + 17, NULL));
+	/* One less at each end is as deep as it may be. */
+	object = tm_json_parse(nested + 5, 5 * (i - 1) + 1 + 16, NULL);
+	assert_non_null(object);
 	json_decref(object);
 	/* Brackets in strings are none, whatever is escaped before them. */
 	object =
