@@ -50,6 +50,12 @@ static void refuse(struct tm_request *request, enum tm_error_code code, const ch
 	(void)tm_error_set(&request->error, code, EINVAL, "%s", text);
 }
 
+static bool is_stopping(struct tm_http *http)
+{
+	TM_LOCK_SCOPE(&http->lock);
+	return http->stopping;
+}
+
 static bool is_loopback_host(const char *host)
 {
 	static const char *const names[] = { "127.0.0.1", "localhost", "[::1]" };
@@ -113,6 +119,10 @@ static void check_headers(struct tm_request *request, const char *method, bool h
 	const char *path = request->uri, *query = path + request->path_len;
 	struct tm_error *err = &request->error;
 
+	if (is_stopping(request->http)) {
+		refuse(request, TM_ERR_SHUTTING_DOWN, "The daemon is stopping.");
+		return;
+	}
 	if (request->permission == TM_PERMIT_NONE) {
 		refuse(request, TM_ERR_FORBIDDEN, "You are not in a group that may use thinmgr.");
 		tm_error_hint(err, "Ask the administrator to add you to the group thinmgr, or to "
@@ -446,16 +456,13 @@ static int start_daemon(struct tm_http *http, int fd, bool is_unix, struct MHD_D
 /* A cut-off start and the end of a full one: everything that was begun. */
 static void stop(struct tm_http *http)
 {
-	int unix_fd = MHD_INVALID_SOCKET, tcp_fd = MHD_INVALID_SOCKET;
 	struct timespec limit;
 
 	if (http->listener)
 		http->listener = tm_core_unlisten(http->core, http->listener);
-	/* Nothing new; a listening socket that was quiesced is ours to close. */
+	/* New callers find nothing; those who are connected are told (see check_headers). */
 	if (http->unix_daemon)
-		unix_fd = MHD_quiesce_daemon(http->unix_daemon);
-	if (http->tcp_daemon)
-		tcp_fd = MHD_quiesce_daemon(http->tcp_daemon);
+		(void)unlink(http->socket_path);
 	{
 		TM_LOCK_SCOPE(&http->lock);
 		http->stopping = true;
@@ -475,16 +482,11 @@ static void stop(struct tm_http *http)
 	}
 	if (http->keeper_running)
 		(void)pthread_join(http->keeper, NULL);
+	/* These close the listening sockets too. */
 	if (http->unix_daemon)
 		MHD_stop_daemon(http->unix_daemon);
 	if (http->tcp_daemon)
 		MHD_stop_daemon(http->tcp_daemon);
-	if (http->unix_daemon)
-		(void)unlink(http->socket_path);
-	if (unix_fd != MHD_INVALID_SOCKET)
-		(void)close(unix_fd);
-	if (tcp_fd != MHD_INVALID_SOCKET)
-		(void)close(tcp_fd);
 	tm_readers_done(&http->readers);
 }
 
