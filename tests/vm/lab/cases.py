@@ -167,8 +167,7 @@ class Machine:
 
 def provide(machine: vm.VM, package: bool) -> None:
     """Copy the cases and what they use into a machine, and install thinmgr there."""
-    files = [(VM_DIR / "guest" / "tm.py", f"{GUEST_HOME}/tm.py"),
-             (VM_DIR / "guest" / "runner.py", f"{GUEST_HOME}/runner.py"),
+    files = [*((path, f"{GUEST_HOME}/{path.name}") for path in (VM_DIR / "guest").glob("*.py")),
              (CASES_DIR, f"{GUEST_HOME}/cases")]
     built = deb.get(machine.options.suite) if package else None
     if built:
