@@ -70,8 +70,25 @@ def routes(spec):
             )
 
 
+def overlap(a, b):
+    """Is there a path that both templates fit?"""
+    pairs = list(zip(a.split("/"), b.split("/")))
+    return a.count("/") == b.count("/") and all(x == y or "{" in x + y for x, y in pairs)
+
+
+def check_overlaps(spec):
+    paths = list(spec["paths"])
+    for i, a in enumerate(paths):
+        for b in paths[i + 1 :]:
+            shared = set(spec["paths"][a]) & set(spec["paths"][b]) & set(METHODS)
+            if shared and overlap(a, b):
+                raise SystemExit(f"{a} and {b} both take {', '.join(shared)} for one path")
+
+
 def main():
-    text = HEAD + "".join(routes(yaml.safe_load(SPEC.read_text())))
+    spec = yaml.safe_load(SPEC.read_text())
+    check_overlaps(spec)
+    text = HEAD + "".join(routes(spec))
     if sys.argv[1:] == ["--check"]:
         if not OUT.exists() or OUT.read_text() != text:
             raise SystemExit("daemon/api/routes.inc is not what api/openapi.yaml says: run api/gen-routes.py")

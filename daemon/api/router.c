@@ -131,32 +131,26 @@ static int split(const char *path, size_t len, struct segments *ret, struct tm_e
 	return 0;
 }
 
-/* How well a template fits: -1 not at all, else a number that is larger for one with literals
- * earlier. */
-static int fit(const char *path, const struct segments *segments)
+static bool fits(const char *path, const struct segments *segments)
 {
 	const char *p = path;
-	int score = 0;
 
 	for (size_t i = 0; i < segments->n; i++) {
+		const char *text = segments->text[i];
 		size_t len;
 
 		if (*p++ != '/')
-			return -1;
+			return false;
 		len = strcspn(p, "/");
-		score <<= 1;
 		if (*p == '{') {
-			if (!segments->text[i][0])
-				return -1;
-		} else {
-			if (strlen(segments->text[i]) != len ||
-			    memcmp(p, segments->text[i], len) != 0)
-				return -1;
-			score |= 1;
+			if (!text[0])
+				return false;
+		} else if (strlen(text) != len || memcmp(p, text, len) != 0) {
+			return false;
 		}
 		p += len;
 	}
-	return *p ? -1 : score;
+	return !*p;
 }
 
 static int take_params(const struct segments *segments, struct tm_match *match,
@@ -202,7 +196,6 @@ static void add_allow(struct tm_match *match, const char *name)
 int tm_router_match(const char *method, const char *path, size_t len, struct tm_match *ret,
 		    struct tm_error *err)
 {
-	int best[TM_METHOD_COUNT] = { -1, -1, -1, -1 };
 	const struct tm_route *found[TM_METHOD_COUNT] = { NULL };
 	struct segments segments;
 	int r;
@@ -212,14 +205,10 @@ int tm_router_match(const char *method, const char *path, size_t len, struct tm_
 	if (r < 0)
 		return r;
 
+	/* No two routes of one method fit the same path: the generator sees to that. */
 	for (size_t i = 0; i < TM_ARRAY_SIZE(routes); i++) {
-		enum tm_method m = routes[i].method;
-		int score = fit(routes[i].path, &segments);
-
-		if (score > best[m]) {
-			best[m] = score;
-			found[m] = &routes[i];
-		}
+		if (fits(routes[i].path, &segments))
+			found[routes[i].method] = &routes[i];
 	}
 	for (unsigned int m = 0; m < TM_METHOD_COUNT; m++) {
 		if (!found[m])

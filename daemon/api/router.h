@@ -57,8 +57,8 @@ struct tm_match {
  * @path is the raw path without the query, @len bytes. Strict: bad percent encoding, NUL and other
  * control characters, invalid UTF-8, dot segments and over-long paths are BAD_PATH (-EINVAL); a
  * parameter that can be neither name nor id is BAD_NAME (-EINVAL). NO_ROUTE (-ENOENT), METHOD
- * (-EOPNOTSUPP, ret->allow filled). A segment that is literally in a template goes before a
- * parameter. *ret is always initialised.
+ * (-EOPNOTSUPP, ret->allow filled). A pool may be called like an action: GET /v1/pools/import asks
+ * for that pool. *ret is always initialised.
  */
 int tm_router_match(const char *method, const char *path, size_t len, struct tm_match *ret,
 		    struct tm_error *err);

@@ -758,8 +758,10 @@ static void lets_viewers_in(void **state)
 	const struct group *view = getgrnam("games");
 
 	(void)state;
-	if (geteuid() != 0 || !view)
+	if (geteuid() != 0 || !view) {
 		skip();
+		return; /* for analysers: skip does not come back */
+	}
 	f.http = tm_http_free(f.http);
 	f.config.view_group = "games";
 	start_server();
