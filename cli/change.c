@@ -16,6 +16,7 @@
 #include "common/units.h"
 #include "document.h"
 #include "progress.h"
+#include "sanitise.h"
 
 /* Reads never wait for the disk of a pool; this is for a daemon that starts up. */
 #define PATIENCE_SECONDS 60

@@ -105,16 +105,19 @@ int cli_client_new(const char *socket, const char *user_agent, struct cli_client
 	cli_auto_client struct cli_client *c = calloc(1, sizeof(*c));
 
 	if (!c)
-		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "out of memory");
+		goto no_memory;
 	c->interrupt_fd = -1;
 	c->socket = strdup(socket);
 	c->user_agent = strdup(user_agent);
 	c->multi = curl_multi_init();
 	c->easy = curl_easy_init();
 	if (!c->socket || !c->user_agent || !c->multi || !c->easy)
-		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "out of memory");
+		goto no_memory;
 	*ret = TM_TAKE(c);
 	return 0;
+
+no_memory:
+	return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "out of memory");
 }
 
 struct cli_client *cli_client_free(struct cli_client *c)

@@ -13,6 +13,7 @@
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "common/units.h"
+#include "sanitise.h"
 
 static const struct {
 	const char *sequence; /* for text of our own */
@@ -48,92 +49,6 @@ int cli_output_init(struct cli_output *o, FILE *out, FILE *err_stream, const cha
 				    "--color: '%s' is not auto, always or never", color);
 	}
 	return 0;
-}
-
-/*
- * One character of strictly valid UTF-8 at @p: its length and *ret_code, or 0. Overlong
- * forms, surrogates and what lies past U+10FFFF are not valid.
- */
-static size_t decode(const unsigned char *p, size_t len, uint32_t *ret_code)
-{
-	uint32_t code, least;
-	size_t n;
-
-	if (p[0] < 0x80) {
-		*ret_code = p[0];
-		return 1;
-	}
-	if (p[0] >= 0xc2 && p[0] <= 0xdf) {
-		n = 2;
-		code = p[0] & 0x1fu;
-		least = 0x80;
-	} else if ((p[0] & 0xf0) == 0xe0) {
-		n = 3;
-		code = p[0] & 0x0fu;
-		least = 0x800;
-	} else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-		n = 4;
-		code = p[0] & 0x07u;
-		least = 0x10000;
-	} else {
-		return 0;
-	}
-	if (len < n)
-		return 0;
-	for (size_t i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (p[i] & 0x3fu);
-	}
-	if (code < least || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-		return 0;
-	*ret_code = code;
-	return n;
-}
-
-static bool harmful(uint32_t c)
-{
-	return c < 0x20 || (c >= 0x7f && c <= 0x9f) ||     /* C0, DEL, C1 */
-	       c == 0x61c || c == 0x200e || c == 0x200f || /* direction marks */
-	       (c >= 0x2028 && c <= 0x202e) ||             /* separators, embeddings, overrides */
-	       (c >= 0x2066 && c <= 0x2069) ||             /* isolates */
-	       c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe007f);
-}
-
-char *cli_sanitise(const char *text, size_t len, bool utf8)
-{
-	static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
-	const unsigned char *p = (const unsigned char *)text;
-	size_t room, n = 0;
-	char *copy;
-
-	if (__builtin_mul_overflow(len, (size_t)3, &room) || room == SIZE_MAX)
-		return NULL;
-	copy = malloc(room + 1);
-	if (!copy)
-		return NULL;
-	while (len > 0) {
-		uint32_t code = 0;
-		size_t step = decode(p, len, &code);
-
-		if (step > 0 && (code == '\n' || code == '\r' || code == '\t')) {
-			copy[n++] = ' ';
-		} else if (step > 0 && !harmful(code) && (utf8 || code < 0x80)) {
-			memcpy(copy + n, p, step);
-			n += step;
-		} else if (utf8) {
-			memcpy(copy + n, replacement, 3);
-			n += 3;
-		} else {
-			copy[n++] = '?';
-		}
-		if (step == 0)
-			step = 1;
-		p += step;
-		len -= step;
-	}
-	copy[n] = '\0';
-	return copy;
 }
 
 /* Formatted and safe; the caller's to free; NULL when out of memory. */

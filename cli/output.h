@@ -31,15 +31,6 @@ struct cli_output {
 int cli_output_init(struct cli_output *o, FILE *out, FILE *err_stream, const char *color,
 		    struct tm_error *err);
 
-/*
- * cli_sanitise - a copy of @len bytes that is safe to show, the caller's to free.
- *
- * Line ends and tabs become spaces; control characters, broken UTF-8 and characters that change
- * the direction of text become U+FFFD; without @utf8 they and all of non-ASCII become '?'.
- * NULL when out of memory.
- */
-char *cli_sanitise(const char *text, size_t len, bool utf8);
-
 /* A line on the standard output. */
 void cli_say(struct cli_output *o, enum cli_tone tone, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -9,6 +9,7 @@
 #include "common/fsutil.h"
 #include "common/units.h"
 #include "document.h"
+#include "sanitise.h"
 
 void cli_progress_init(struct cli_progress *p, struct cli_output *output, bool silent)
 {
