@@ -103,7 +103,6 @@ int tm_listen_unix(const char *path, const struct tm_groups *groups, struct tm_e
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	tm_auto_close int fd = -1;
-	mode_t mode = 0660, mask;
 	int r;
 
 	if (strlen(path) >= sizeof(address.sun_path))
@@ -117,10 +116,12 @@ int tm_listen_unix(const char *path, const struct tm_groups *groups, struct tm_e
 	if (fd < 0)
 		return tm_error_set(err, TM_ERR_IO, errno, "Cannot make a socket: %s.",
 				    strerror(errno));
-	/* Nobody gets in before owner and mode are right. */
-	mask = umask(0177);
-	r = bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
-	(void)umask(mask);
+	/* The file gets the mode of the descriptor: nobody gets in before owner and mode are right.
+	 */
+	r = 0;
+	if (fchmod(fd, 0600) < 0 ||
+	    bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		r = -errno;
 	if (r < 0)
 		return tm_error_set(err, TM_ERR_IO, -r, "Cannot listen on %s: %s.", path,
 				    strerror(-r));
@@ -129,7 +130,7 @@ int tm_listen_unix(const char *path, const struct tm_groups *groups, struct tm_e
 		r = -errno;
 		goto fail;
 	}
-	if (chmod(path, mode) < 0) {
+	if (chmod(path, 0660) < 0) {
 		r = -errno;
 		goto fail;
 	}
