@@ -93,8 +93,8 @@ check: ## Everything: lint, unit tests, fuzzing, packages, cases on Debian 12 an
 	@mk/check
 
 .PHONY: unit
-unit: $(UNIT_BIN) ## Unit tests; SANITIZE=1 runs them under ASan and UBSan; T=name picks some
-	@mk/run-unit $(VARIANT) "$(T)" $(UNIT_BIN)
+unit: $(UNIT_BIN) $(CLI) ## Unit tests; SANITIZE=1 runs them under ASan and UBSan; T=name picks some
+	@mk/run-unit $(VARIANT) "$(T)" $(UNIT_BIN) $(if $(CLI),tests/cli/run-cli)
 
 .PHONY: lab-selftest
 lab-selftest: ## Quick tests of the VM lab's own logic
