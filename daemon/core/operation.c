@@ -346,9 +346,13 @@ void tm_op_execute(struct tm_op *op)
 		if (!forward) {
 			if (op->record.status != TM_OP_QUEUED)
 				undo(op, op->record.step);
-			(void)tm_error_set(&op->error, TM_ERR_INTERRUPTED, EINTR,
-					   "The daemon stopped in step %s; what had been done was undone.",
-					   op->record.step_name[0] ? op->record.step_name : "queued");
+			if (op->record.status == TM_OP_QUEUED)
+				(void)tm_error_set(&op->error, TM_ERR_INTERRUPTED, EINTR,
+						   "The daemon stopped before its turn came.");
+			else
+				(void)tm_error_set(&op->error, TM_ERR_INTERRUPTED, EINTR,
+						   "The daemon stopped in step %s; what had been done was undone.",
+						   op->record.step_name);
 			finish(op, TM_OP_FAILED);
 			return;
 		}
@@ -390,8 +394,9 @@ char *tm_op_list_json(void)
 
 		for (size_t i = 0; i < types[k]->n_steps; i++)
 			(void)json_array_append_new(
-				steps, json_pack("{s:s, s:b}", "name", types[k]->steps[i].name,
-						 "commit", (int)types[k]->steps[i].commit));
+				steps, json_pack("{s:s, s:b, s:b}", "name", types[k]->steps[i].name,
+						 "commit", (int)types[k]->steps[i].commit,
+						 "record", (int)types[k]->steps[i].record));
 		(void)json_object_set_new(root, tm_command_name(k), steps);
 	}
 	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;

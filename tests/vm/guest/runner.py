@@ -41,7 +41,7 @@ def load(name: str) -> ModuleType:
 
 def child(request: dict) -> int:
     """The case itself, in a process of its own. Exit status: 0 passed, 1 failed, 77 skipped."""
-    case = tm.Case(request["case"], request.get("disks", ()))
+    case = tm.Case(request["case"], request.get("disks", ()), request.get("full", False))
     case.scratch.mkdir(parents=True, exist_ok=True)
     status = 0
     try:

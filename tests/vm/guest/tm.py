@@ -391,8 +391,9 @@ def force_clean() -> None:
 class Case:
     """What run(t) gets: a place to work in, checks, and what to undo at the end."""
 
-    def __init__(self, name: str, disks: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, disks: Sequence[str] = (), full: bool = False) -> None:
         self.name = name
+        self.full = full  # FULL=1: all there is to try, however long it takes
         self.disks = list(disks)
         self.scratch = Path("/scratch") / name
         self.checks = 0

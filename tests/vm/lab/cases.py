@@ -20,6 +20,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import queue
 import shlex
 import subprocess
@@ -146,7 +147,8 @@ class Machine:
             self.start_server()
         assert self.server is not None and self.server.stdin is not None
         disks = [f"/dev/vd{chr(ord('b') + i)}" for i in range(len(self.vm.options.disks))]
-        request = {"case": case.name, "file": case.path.stem, "limit": case.limit, "disks": disks}
+        request = {"case": case.name, "file": case.path.stem, "limit": case.limit, "disks": disks,
+                   "full": os.environ.get("FULL") == "1"}
         self.server.stdin.write(json.dumps(request).encode() + b"\n")
         self.server.stdin.flush()
         # The runner ends the case itself at its limit; past this the machine hangs.
