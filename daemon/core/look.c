@@ -82,7 +82,8 @@ static void decide_data(struct look *l)
 		.reserve_blocks = p->data_reserve_bytes / p->block_bytes,
 		.kernel_low_water_blocks = p->low_water_bytes / p->block_bytes,
 		.backing_free_bytes = l->backing_free_bytes,
-		.rate_bytes_per_sec = tm_rate_get(&l->data.rate, tm_now_monotonic_usec()),
+		.rate_bytes_per_sec =
+			tm_rate_assume(tm_rate_get(&l->data.rate, tm_now_monotonic_usec())),
 		.reaction_usec = tm_latency_slowest(&l->data.reaction),
 		.arm_usec = tm_latency_slowest(&l->data.arming),
 		.frozen = frozen(&l->last) || l->last.mode >= TM_MODE_READ_ONLY,
@@ -404,6 +405,18 @@ static void tell_changes(struct tm_pool *pool, const struct tm_thin_pool_status 
 				pool->record.name, now->transaction_id, pool->record.transaction_id);
 	}
 	follow_queueing(pool, now, c);
+}
+
+void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status)
+{
+	const uint64_t mark = pool->record.low_water_bytes;
+
+	tell_changes(pool, pool->status_valid ? &pool->status : NULL, mark, status, mark);
+	pool->status = *status;
+	pool->status_valid = true;
+	pool->status_usec = tm_now_realtime_usec();
+	(void)tm_backing_free_bytes(&pool->record, &pool->backing_free_bytes, NULL);
+	tm_pool_touch(pool);
 }
 
 static void tell_extended(struct tm_pool *pool, const struct look_space *s, const char *space,

@@ -58,6 +58,7 @@ int tm_pool_fill_defaults(struct tm_pool_record *p, struct tm_error *err)
 	in.unit_bytes = p->block_bytes;
 	in.total_blocks = p->data_bytes / p->block_bytes;
 	in.backing_free_bytes = UINT64_MAX / 4;
+	in.rate_bytes_per_sec = tm_rate_assume(0);
 	tm_extend_decide(&in, &plan);
 	p->low_water_bytes = plan.mark_blocks * p->block_bytes;
 	return 0;
