@@ -259,6 +259,8 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 		tm_pool_touch(pool);
 	}
 	if (pool->state == TM_POOL_ACTIVE) {
+		if (op->status_valid)
+			tm_pool_saw(pool, &op->status);
 		pool->sample_due = true;
 		tm_pool_look(pool, 0);
 		tm_core_sample_soon(op->core);

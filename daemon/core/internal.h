@@ -190,6 +190,8 @@ void tm_record_rollup(struct tm_core *core);
 
 /* look.c, arm.c: extension */
 void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec); /* seen_usec: when the event was seen; 0: no event */
+/* Take a status read elsewhere, while no look was under way, and tell what changed. */
+void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status);
 void tm_pool_arm(struct tm_pool *pool);
 
 /* queue.c: an operation's way from durable row to end */
@@ -223,6 +225,9 @@ int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, 
 		       uint64_t low_water_bytes, struct tm_error *err);
 int tm_parts_status(struct tm_core *core, const char *pool_name, struct tm_thin_pool_status *ret,
 		    uint64_t *ret_table_bytes, struct tm_error *err);
+/* The status of a pool that is up: false when it is not, or cannot be read. */
+bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
+		  struct tm_thin_pool_status *ret);
 int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			     const struct tm_volume_record *volume, struct tm_error *err);
 int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record *pool,

@@ -61,6 +61,10 @@ struct tm_op {
 	bool recovering; /* after a restart */
 	bool direct_io;	 /* what attaching found out */
 
+	/* The pool in the kernel when it had ended; only of one that stops extension. */
+	bool status_valid;
+	struct tm_thin_pool_status status;
+
 	struct tm_error error;
 	bool undo_failed;
 };

@@ -235,6 +235,15 @@ int tm_parts_status(struct tm_core *core, const char *pool_name, struct tm_thin_
 	return 0;
 }
 
+bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
+		  struct tm_thin_pool_status *ret)
+{
+	struct tm_dm_info info;
+
+	return pool->name[0] && tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
+	       info.live_table && tm_parts_status(core, pool->name, ret, NULL, NULL) >= 0;
+}
+
 /* What the metadata says is the truth about sizes: a table must not be shorter. */
 int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 {

@@ -177,6 +177,9 @@ static void op_job(void *arg)
 	struct tm_op *op = arg;
 
 	tm_op_execute(op);
+	/* Who waited for it is to see how the pool is now, not how it was before. */
+	if (op->type->stops_extension)
+		op->status_valid = tm_parts_saw(op->core, &op->pool, &op->status);
 	tm_mailbox_post(op->core->mailbox, op_ended, op);
 }
 

@@ -333,6 +333,7 @@ int tm_core_restore(struct tm_core *core, struct tm_error *err)
 		return r;
 	for (size_t i = 0; i < core->n_pools; i++) {
 		struct tm_pool *pool = core->pools[i];
+		struct tm_thin_pool_status status;
 		char reason[256];
 
 		if (pool->state == TM_POOL_UNCERTAIN)
@@ -343,6 +344,8 @@ int tm_core_restore(struct tm_core *core, struct tm_error *err)
 			memcpy(pool->state_reason, reason, sizeof(reason));
 			continue;
 		}
+		if (tm_parts_saw(core, &pool->record, &status))
+			tm_pool_saw(pool, &status);
 		pool->sample_due = true;
 		tm_pool_look(pool, 0);
 	}
