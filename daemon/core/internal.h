@@ -205,6 +205,8 @@ void tm_core_run_global_queue(struct tm_core *core);
 int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err);
 /* What a new pool's record gets where the command says nothing. Any thread. */
 int tm_pool_fill_defaults(struct tm_pool_record *record, struct tm_error *err);
+/* The low-water mark of a pool that nothing is known of but its policy: bytes. */
+uint64_t tm_pool_mark(const struct tm_pool_record *record);
 
 /* apply.c: take over what an ended operation changed, and tell. Returns the pool, or NULL when it is gone. */
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool);

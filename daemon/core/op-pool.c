@@ -532,9 +532,14 @@ const struct tm_op_type tm_op_pool_extend = {
 
 static int policy_record(struct tm_op *op, struct tm_error *err)
 {
+	const bool remark = op->pool.policy.data.low_water_percent != op->policy.data.low_water_percent;
+
 	op->pool.policy = op->policy;
 	op->pool.when_full = op->when_full;
-	return tm_store_put_pool(op->core->store, &op->pool, err);
+	/* Where it is written fast, the next look raises the mark again. */
+	if (remark)
+		op->pool.low_water_bytes = tm_pool_mark(&op->pool);
+	return record_pool(op, err);
 }
 
 static int policy_reload(struct tm_op *op, struct tm_error *err)

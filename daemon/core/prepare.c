@@ -18,10 +18,21 @@
 #define VOLUME_MAX_BYTES (((uint64_t)1 << 62))
 #define VOLUME_UNIT	 ((uint64_t)4096)
 
+uint64_t tm_pool_mark(const struct tm_pool_record *p)
+{
+	struct tm_extend_input in = { .policy = &p->policy.data,
+				      .unit_bytes = p->block_bytes,
+				      .total_blocks = p->data_bytes / p->block_bytes,
+				      .backing_free_bytes = UINT64_MAX / 4,
+				      .rate_bytes_per_sec = tm_rate_assume(0) };
+	struct tm_extend_plan plan;
+
+	tm_extend_decide(&in, &plan);
+	return plan.mark_blocks * p->block_bytes;
+}
+
 int tm_pool_fill_defaults(struct tm_pool_record *p, struct tm_error *err)
 {
-	struct tm_extend_input in = { 0 };
-	struct tm_extend_plan plan;
 	uint64_t most;
 	int r;
 
@@ -54,13 +65,7 @@ int tm_pool_fill_defaults(struct tm_pool_record *p, struct tm_error *err)
 	/* Preallocated files must keep their space: punching holes would give it away again. */
 	if (!p->sparse)
 		p->discard_passdown = false;
-	in.policy = &p->policy.data;
-	in.unit_bytes = p->block_bytes;
-	in.total_blocks = p->data_bytes / p->block_bytes;
-	in.backing_free_bytes = UINT64_MAX / 4;
-	in.rate_bytes_per_sec = tm_rate_assume(0);
-	tm_extend_decide(&in, &plan);
-	p->low_water_bytes = plan.mark_blocks * p->block_bytes;
+	p->low_water_bytes = tm_pool_mark(p);
 	return 0;
 }
 
