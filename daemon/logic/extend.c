@@ -78,7 +78,9 @@ static uint64_t mark_of(const struct tm_extend_input *in, uint64_t total)
 {
 	uint64_t mark = mul_div_up(total, in->policy->low_water_percent, 100);
 
-	mark = max64(mark, rate_mark(in));
+	/* Where nothing is extended the mark is a notice, at the percentage that was asked for. */
+	if (in->policy->enabled)
+		mark = max64(mark, rate_mark(in));
 	mark = max64(mark, kernel_mark(in, total));
 	/* More than half would have a pool extended that nobody writes to. */
 	return min64(mark, total / 2);

@@ -7,7 +7,8 @@
  *                         rate * (4 * reaction + 2 * arm time)), at most half the size,
  * where rate is the fastest growth seen lately, reaction the slowest recent time
  * from the kernel's event to the larger table being live, and arm time what it
- * takes to put the next step's space under the data device.
+ * takes to put the next step's space under the data device. Where the policy extends nothing,
+ * the percentage alone.
  *
  * The step: max(step_percent of the size, step_min_bytes, rate * 5 s but at most the size,
  * what leaves the target free afterwards), whole blocks, cut to the maximum and to
