@@ -52,7 +52,7 @@ static int run_system(struct cli *cli, const struct cli_args *args, struct tm_er
 	json_array_foreach (cli_array(system, "tools"), i, item) {
 		bool found = *cli_string(item, "path") != '\0';
 
-		cli_field(o, i == 0 ? "Tools" : "     ", found ? CLI_PLAIN : CLI_WARN, "%s: %s",
+		cli_field(o, i == 0 ? "Tools" : "", found ? CLI_PLAIN : CLI_WARN, "%s: %s",
 			  cli_string(item, "name"), found ? cli_string(item, "path") : "not found");
 	}
 	json_array_foreach (cli_array(system, "degraded"), i, item) {

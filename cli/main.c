@@ -199,13 +199,13 @@ static int read_command_line(int argc, char **argv, struct cli_args *args,
 /* Says it and returns the exit status. */
 static int report_error(struct cli *cli, const struct tm_error *err)
 {
+	const char *field = err->field + (err->field[0] == '/');
 	/* Details mostly name the field in their own words; where they do not, it helps. */
-	bool tell_field = err->field[0] &&
-			  !strstr(err->detail, err->field + (err->field[0] == '/'));
+	bool tell_field = *field && !strstr(err->detail, field);
 
 	cli_complain(&cli->output, CLI_BAD, "thinmgr:", "%s%s%s%s",
 		     err->detail[0] ? err->detail : tm_error_title(err->code),
-		     tell_field ? " (" : "", tell_field ? err->field : "", tell_field ? ")" : "");
+		     tell_field ? " (" : "", tell_field ? field : "", tell_field ? ")" : "");
 	if (err->hint[0])
 		cli_complain(&cli->output, CLI_STRONG, "hint:", "%s", err->hint);
 	return cli->exit_status ? cli->exit_status : tm_error_exit_code(err->code);

@@ -86,6 +86,9 @@ void cli_say(struct cli_output *o, enum cli_tone tone, const char *fmt, ...)
 	(void)fputc('\n', o->out);
 }
 
+/* Of the labels of fields, without their colon. */
+#define LABEL_COLUMNS 18
+
 void cli_field(struct cli_output *o, const char *label, enum cli_tone tone, const char *fmt, ...)
 {
 	tm_auto_free char *text = NULL;
@@ -94,8 +97,8 @@ void cli_field(struct cli_output *o, const char *label, enum cli_tone tone, cons
 	va_start(ap, fmt);
 	text = safe_text(o, fmt, ap);
 	va_end(ap);
-	(void)fprintf(o->out, "%s:%*s", label, (int)(strlen(label) < 18 ? 18 - strlen(label) : 1),
-		      "");
+	(void)fprintf(o->out, "%s%s%*s", label, *label ? ":" : " ",
+		      (int)(strlen(label) < LABEL_COLUMNS ? LABEL_COLUMNS - strlen(label) : 1), "");
 	put(o->out, o->out_color, tone, text ? (*text ? text : "-") : "out of memory");
 	(void)fputc('\n', o->out);
 }

@@ -34,7 +34,7 @@ int cli_output_init(struct cli_output *o, FILE *out, FILE *err_stream, const cha
 /* A line on the standard output. */
 void cli_say(struct cli_output *o, enum cli_tone tone, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* "label:   value" on the standard output. */
+/* "label:   value" on the standard output; an empty label goes on with the one before. */
 void cli_field(struct cli_output *o, const char *label, enum cli_tone tone, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 /* A line on the standard error, after @prefix (which may be ""; is coloured). */
