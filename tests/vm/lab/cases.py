@@ -183,6 +183,8 @@ def provide(machine: vm.VM, package: bool) -> None:
         except LabError as err:
             status = machine.sh("systemctl status --no-pager --full -n 50 thinmgrd", check=False)
             raise LabError(f"thinmgrd does not come up after installation: {err}\n{status}") from err
+    # A case may reset the machine: that must not undo the installation.
+    machine.sh("sync")
 
 
 class HostCase:

@@ -22,10 +22,10 @@ from .qmp import Qmp
 from .scan import LogScanner
 from .util import LabError, run, wait_for
 
-BOOT_LIMIT = 180.0
+BOOT_LIMIT = 240.0
 KERNEL_ARGS = ("root=/dev/vda rw console=ttyS0 loglevel=5 no_timer_check net.ifnames=0 "
                "panic=0 random.trust_cpu=on mitigations=off audit=0 nowatchdog "
-               "systemd.show_status=0 systemd.unit=multi-user.target")
+               "systemd.show_status=auto systemd.unit=multi-user.target")
 
 
 @dataclass
@@ -193,7 +193,7 @@ class VM:
                 raise LabError(f"the kernel panicked while booting, see {self.console}")
             try:
                 with socket.create_connection(("127.0.0.1", self.ssh_port), timeout=2) as sock:
-                    sock.settimeout(5)
+                    sock.settimeout(15)
                     return sock.recv(4) == b"SSH-"
             except OSError:
                 return False
