@@ -48,11 +48,11 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def accel() -> str:
+def accel(suite: str) -> str:
     """TCG unless KVM is asked for and proves that it works."""
     if os.environ.get("ACCEL") != "kvm":
         return "tcg"
-    if vm.kvm_works():
+    if vm.kvm_works(image.get(suite)):
         return "kvm"
     say("lab: ACCEL=kvm asked for, but no guest starts under KVM here; using emulation")
     return "tcg"
@@ -60,7 +60,7 @@ def accel() -> str:
 
 def options(args: argparse.Namespace) -> vm.Options:
     return vm.Options(suite=args.suite, memory_mib=args.memory, disks=args.disk,
-                      cache=args.disk_cache, icount=args.icount, accel=accel(), kernel=args.kernel,
+                      cache=args.disk_cache, icount=args.icount, accel=accel(args.suite), kernel=args.kernel,
                       append=args.append, keep=args.keep)
 
 
@@ -96,7 +96,7 @@ def command(args: argparse.Namespace) -> int:
 
 def run_cases(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    verdicts = cases.run_cases(args.cases, args.suite, accel(), args.keep)
+    verdicts = cases.run_cases(args.cases, args.suite, accel(args.suite), args.keep)
     failed = [v for v in verdicts if not v.ok]
     passed = len(verdicts) - len(failed)
     say("")
@@ -137,7 +137,8 @@ def bench(args: argparse.Namespace) -> int:
         cases.provide(machine, package=True)
         machine.put([(REPO / "tests" / "bench", f"{cases.GUEST_HOME}/bench")])
         status = machine.stream(
-            f"cd / && exec python3 -u {cases.GUEST_HOME}/bench/run.py /root/bench.json",
+            f"cd / && exec env PYTHONPATH={cases.GUEST_HOME} python3 -u "
+            f"{cases.GUEST_HOME}/bench/run.py /root/bench.json",
             max(args.limit, 2400), say)
         machine.save_logs()
         if status == 0:
