@@ -24,7 +24,7 @@
 #include "core/daemon.h"
 #include "core/operation.h"
 
-#define RUN_DIRECTORY	"/run/thinmgr"
+#define RUN_DIRECTORY   "/run/thinmgr"
 #define STOP_CHECK_USEC (50 * TM_USEC_PER_MSEC)
 #define STOP_LIMIT_USEC (10 * TM_USEC_PER_SEC)
 
@@ -61,7 +61,8 @@ static void core_config(const struct tm_config *c, struct tm_core_config *ret)
 		.keep_events_usec = c->keep_events_usec,
 		.load_module = c->load_module,
 	};
-	(void)snprintf(ret->state_directory, sizeof(ret->state_directory), "%s", c->state_directory);
+	(void)snprintf(ret->state_directory, sizeof(ret->state_directory), "%s",
+		       c->state_directory);
 }
 
 static void view_changed(void *userdata)
@@ -72,7 +73,8 @@ static void view_changed(void *userdata)
 		tm_bus_view_changed(d->bus);
 }
 
-/* The end comes when running operations are finished or undone: seconds at most, usually at once. */
+/* The end comes when running operations are finished or undone: seconds at most, usually at once.
+ */
 static int stop_check(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct daemon *d = userdata;
@@ -98,7 +100,8 @@ static int on_stop(sd_event_source *source, const struct signalfd_siginfo *si, v
 	(void)source;
 	if (d->stop_timer)
 		return 0;
-	tm_log(LOG_INFO, "Stopping on %s; pools and volumes stay active.", strsignal((int)si->ssi_signo));
+	tm_log(LOG_INFO, "Stopping on %s; pools and volumes stay active.",
+	       strsignal((int)si->ssi_signo));
 	(void)sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
 	tm_core_stop(d->core);
 	d->stop_began_usec = tm_now_monotonic_usec();
@@ -118,12 +121,14 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *si,
 	(void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
 			 (unsigned long long)tm_now_monotonic_usec());
 	if (tm_config_load(d->config_path, &config, &err) < 0) {
-		tm_log(LOG_ERR, "The configuration was not reloaded, the old one stays: %s", err.detail);
+		tm_log(LOG_ERR, "The configuration was not reloaded, the old one stays: %s",
+		       err.detail);
 	} else {
 		tm_log_set_level(d->debug ? LOG_DEBUG : config.log_level);
 		core_config(&config, &core);
 		tm_core_reconfigure(d->core, &core);
-		tm_log(LOG_INFO, "The configuration was reloaded; log_level and keep_events took effect, other changes do at the next start.");
+		tm_log(LOG_INFO, "The configuration was reloaded; log_level and keep_events took "
+				 "effect, other changes do at the next start.");
 	}
 	(void)sd_notify(0, "READY=1");
 	return 0;
@@ -288,12 +293,13 @@ int main(int argc, char *argv[])
 		tm_log_set_level(d.config.log_level);
 	lock = take_lock();
 	if (lock == -EWOULDBLOCK) {
-		tm_log(LOG_ERR, "Another thinmgrd is running: " RUN_DIRECTORY "/thinmgrd.lock is locked.");
+		tm_log(LOG_ERR,
+		       "Another thinmgrd is running: " RUN_DIRECTORY "/thinmgrd.lock is locked.");
 		return EXIT_FAILURE;
 	}
 	if (lock < 0) {
-		tm_log(LOG_ERR, "Cannot lock " RUN_DIRECTORY "/thinmgrd.lock: %s.", strerror(-lock));
-		lock = -1;
+		tm_log(LOG_ERR, "Cannot lock " RUN_DIRECTORY "/thinmgrd.lock: %s.",
+		       strerror(-lock));
 		return EXIT_FAILURE;
 	}
 	r = sd_event_default(&d.event);

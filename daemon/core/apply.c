@@ -55,8 +55,8 @@ static void take_record(struct tm_pool *pool, const struct tm_op *op)
 		pool->status.transaction_id = r.transaction_id;
 }
 
-static void told(struct tm_op *op, struct tm_pool *pool, enum tm_event_type type, const char *volume,
-		 json_t *data, const char *text)
+static void told(struct tm_op *op, struct tm_pool *pool, enum tm_event_type type,
+		 const char *volume, json_t *data, const char *text)
 {
 	struct tm_event_spec spec = { .type = type,
 				      .pool = pool,
@@ -66,7 +66,8 @@ static void told(struct tm_op *op, struct tm_pool *pool, enum tm_event_type type
 
 	json_decref(data);
 	if (volume)
-		tm_record_event(op->core, &spec, "Volume %s/%s %s.", pool->record.name, volume, text);
+		tm_record_event(op->core, &spec, "Volume %s/%s %s.", pool->record.name, volume,
+				text);
 	else
 		tm_record_event(op->core, &spec, "Pool %s %s.", pool->record.name, text);
 }
@@ -96,14 +97,16 @@ static void remove_volume(struct tm_pool *pool, const struct tm_uuid *id)
 	}
 }
 
-static void apply_extend(struct tm_op *op, struct tm_pool *pool, const struct tm_pool_record *before)
+static void apply_extend(struct tm_op *op, struct tm_pool *pool,
+			 const struct tm_pool_record *before)
 {
 	if (op->pool.data_bytes > before->data_bytes) {
 		pool->data.extensions++;
 		told(op, pool, TM_EVENT_EXTENDED, NULL,
 		     json_pack("{s:s, s:I, s:I, s:I, s:s}", "space", "data", "from",
-			       (json_int_t)before->data_bytes, "to", (json_int_t)op->pool.data_bytes,
-			       "reaction_usec", (json_int_t)0, "reason", "requested"),
+			       (json_int_t)before->data_bytes, "to",
+			       (json_int_t)op->pool.data_bytes, "reaction_usec", (json_int_t)0,
+			       "reason", "requested"),
 		     "got more data space as requested");
 	}
 	if (op->pool.metadata_bytes > before->metadata_bytes) {
@@ -127,7 +130,8 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 		pool = tm_pool_new(core, &op->pool);
 		if (!pool || tm_pool_set_volumes(pool, op->volumes, op->n_volumes) < 0 ||
 		    tm_core_add_pool(core, pool) < 0) {
-			tm_log(LOG_CRIT, "Out of memory; stopping so that a restart reads the pool from the database.");
+			tm_log(LOG_CRIT, "Out of memory; stopping so that a restart reads the pool "
+					 "from the database.");
 			abort();
 		}
 	}
@@ -173,7 +177,8 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 	case TM_CMD_VOLUME_CREATE:
 		(void)add_volumes(pool, op->items, op->n_items);
 		told(op, pool, TM_EVENT_VOLUME_CREATED, volume,
-		     json_pack("{s:I}", "size", (json_int_t)op->items[0].size_bytes), "was created");
+		     json_pack("{s:I}", "size", (json_int_t)op->items[0].size_bytes),
+		     "was created");
 		break;
 	case TM_CMD_VOLUME_DELETE:
 		remove_volume(pool, &op->items[0].id);
@@ -198,13 +203,15 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 		else if (op->type->kind == TM_CMD_VOLUME_ACTIVATE)
 			told(op, pool, TM_EVENT_VOLUME_ACTIVATED, volume, NULL, "was activated");
 		else
-			told(op, pool, TM_EVENT_VOLUME_DEACTIVATED, volume, NULL, "was deactivated");
+			told(op, pool, TM_EVENT_VOLUME_DEACTIVATED, volume, NULL,
+			     "was deactivated");
 		break;
 	}
 	case TM_CMD_SNAPSHOT_CREATE:
 		(void)add_volumes(pool, op->items, op->n_items);
 		for (size_t i = 0; i < op->n_items; i++) {
-			struct tm_volume *origin = tm_pool_find_volume(pool, op->items[i].origin.text);
+			struct tm_volume *origin = tm_pool_find_volume(pool,
+								       op->items[i].origin.text);
 
 			told(op, pool, TM_EVENT_SNAPSHOT_CREATED, op->items[i].name,
 			     json_pack("{s:s}", "origin", origin ? origin->record.name : ""),
@@ -221,9 +228,10 @@ static void tell_failure(struct tm_op *op, struct tm_pool *pool)
 {
 	const bool stuck = op->undo_failed;
 	json_t *data = json_pack("{s:s, s:s, s:s, s:s}", "kind", op->record.kind, "step",
-				 op->record.step_name, "error", tm_error_slug(op->error.code), "detail",
-				 op->error.detail);
-	struct tm_event_spec spec = { .type = stuck ? TM_EVENT_UNDO_FAILED : TM_EVENT_OPERATION_FAILED,
+				 op->record.step_name, "error", tm_error_slug(op->error.code),
+				 "detail", op->error.detail);
+	struct tm_event_spec spec = { .type = stuck ? TM_EVENT_UNDO_FAILED
+						    : TM_EVENT_OPERATION_FAILED,
 				      .pool = pool,
 				      .operation = &op->record.id,
 				      .data = data ? json_dumps(data, JSON_COMPACT) : NULL };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Arming: the next step's space is put under a pool's devices before it is needed, so that an extension
- * only has to change the pool's table. The kernel takes more data space into use only with
- * a longer table; metadata it takes at any resume, so that is armed only when it is near its mark.
+ * Arming: the next step's space is put under a pool's devices before it is needed, so that an
+ * extension only has to change the pool's table. The kernel takes more data space into use only
+ * with a longer table; metadata it takes at any resume, so that is armed only when it is near its
+ * mark.
  */
 
 #include <stdio.h>
@@ -49,8 +50,8 @@ static void arm_done(void *arg)
 		}
 		if (a->metadata_usec) {
 			tm_latency_add(&pool->metadata.arming, a->metadata_usec);
-			pool->record.metadata_reserve_bytes =
-				a->metadata_bytes - pool->record.metadata_bytes;
+			pool->record.metadata_reserve_bytes = a->metadata_bytes -
+							      pool->record.metadata_bytes;
 		}
 		if (a->data_usec || a->metadata_usec) {
 			(void)tm_backoff_clear(&pool->arm_backoff);
@@ -58,11 +59,13 @@ static void arm_done(void *arg)
 			tm_pool_touch(pool);
 		}
 		if (a->err.code && tm_backoff_fail(&pool->arm_backoff, tm_now_monotonic_usec())) {
-			struct tm_log_fields fields = { .pool = pool->record.name, .error = &a->err };
+			struct tm_log_fields fields = { .pool = pool->record.name,
+							.error = &a->err };
 
 			/* Not an event: an extension that really lacks space will be one. */
 			tm_log_fields(LOG_WARNING, &fields,
-				      "Space for the next extension of pool %s could not be set aside: %s",
+				      "Space for the next extension of pool %s could not be set "
+				      "aside: %s",
 				      pool->record.name, a->err.detail);
 		}
 		if (pool->look_again) {
@@ -90,11 +93,12 @@ void tm_pool_arm(struct tm_pool *pool)
 {
 	struct tm_core *core = pool->core;
 	const bool data = pool->data.want_reserve_bytes > pool->record.data_reserve_bytes;
-	const bool metadata = pool->metadata.want_reserve_bytes > pool->record.metadata_reserve_bytes;
+	const bool metadata = pool->metadata.want_reserve_bytes >
+			      pool->record.metadata_reserve_bytes;
 	struct arm *a;
 
-	if (pool->arming || pool->looking || pool->state != TM_POOL_ACTIVE || (!data && !metadata) ||
-	    (pool->running && pool->running->type->stops_extension) ||
+	if (pool->arming || pool->looking || pool->state != TM_POOL_ACTIVE ||
+	    (!data && !metadata) || (pool->running && pool->running->type->stops_extension) ||
 	    !tm_backoff_allows(&pool->arm_backoff, tm_now_monotonic_usec()))
 		return;
 	/* Waiting operations go first only when they need the extension machinery to rest. */

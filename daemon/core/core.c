@@ -11,9 +11,9 @@
 #include "common/log.h"
 #include "core/internal.h"
 
-#define URGENT_THREADS	    4
-#define SAMPLE_TICK_USEC    (5 * TM_USEC_PER_SEC)
-#define ROLLUP_EVERY_USEC   (3600 * TM_USEC_PER_SEC)
+#define URGENT_THREADS    4
+#define SAMPLE_TICK_USEC  (5 * TM_USEC_PER_SEC)
+#define ROLLUP_EVERY_USEC (3600 * TM_USEC_PER_SEC)
 
 const char *tm_core_state_directory(struct tm_core *core)
 {
@@ -34,7 +34,8 @@ static void device_seen(void *userdata, const struct tm_dm_entry *device, uint64
 	tm_pool_look(pool, seen_usec);
 }
 
-/* When the next sample of any pool is due; the timer sleeps until then, never less than the tick. */
+/* When the next sample of any pool is due; the timer sleeps until then, never less than the tick.
+ */
 static int sample_tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct tm_core *core = userdata;
@@ -105,7 +106,8 @@ int tm_core_new(sd_event *event, const struct tm_core_config *config, struct tm_
 	if (r >= 0)
 		r = tm_crew_new(1, "recorder", &core->recorder);
 	if (r < 0) {
-		(void)tm_error_set(err, TM_ERR_INTERNAL, -r, "Cannot start threads: %s.", strerror(-r));
+		(void)tm_error_set(err, TM_ERR_INTERNAL, -r, "Cannot start threads: %s.",
+				   strerror(-r));
 		goto fail;
 	}
 	(void)tm_system_probe(core, err);
@@ -119,10 +121,11 @@ int tm_core_new(sd_event *event, const struct tm_core_config *config, struct tm_
 		goto fail;
 	core->rolled_up_usec = tm_now_monotonic_usec();
 	r = sd_event_add_time(event, &core->sample_timer, CLOCK_MONOTONIC,
-			      tm_now_monotonic_usec() + SAMPLE_TICK_USEC, TM_USEC_PER_SEC, sample_tick,
-			      core);
+			      tm_now_monotonic_usec() + SAMPLE_TICK_USEC, TM_USEC_PER_SEC,
+			      sample_tick, core);
 	if (r < 0) {
-		(void)tm_error_set(err, TM_ERR_INTERNAL, -r, "Cannot make a timer: %s.", strerror(-r));
+		(void)tm_error_set(err, TM_ERR_INTERNAL, -r, "Cannot make a timer: %s.",
+				   strerror(-r));
 		goto fail;
 	}
 	core->system.ready = true;

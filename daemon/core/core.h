@@ -48,12 +48,13 @@ struct tm_command {
 	enum tm_command_kind kind;
 	char pool[TM_NAME_MAX + 1];   /* name or id; unused for create and import */
 	char volume[TM_NAME_MAX + 1]; /* name or id */
-	bool if_match_valid;	      /* refuse with PRECONDITION unless the pool's generation is this */
+	bool if_match_valid; /* refuse with PRECONDITION unless the pool's generation is this */
 	uint64_t if_match;
 	union {
 		struct {
-			/* id, transaction id, reserves, times and sizes given as 0 are filled in by the core;
-			 * metadata_bytes 0: by the rule; block_bytes 0: the default for the maximum size. */
+			/* id, transaction id, reserves, times and sizes given as 0 are filled in by
+			 * the core; metadata_bytes 0: by the rule; block_bytes 0: the default for
+			 * the maximum size. */
 			struct tm_pool_record record;
 			bool activate;
 		} pool_create;
@@ -65,7 +66,7 @@ struct tm_command {
 			bool with_volumes; /* else a pool that has volumes is refused */
 		} pool_delete;
 		struct {
-			uint64_t data_bytes;	 /* new total, 0: unchanged */
+			uint64_t data_bytes;     /* new total, 0: unchanged */
 			uint64_t metadata_bytes; /* new total, 0: unchanged */
 		} pool_extend;
 		struct {
@@ -105,12 +106,13 @@ struct tm_command *tm_command_free(struct tm_command *cmd);
  */
 typedef void (*tm_submit_done)(void *userdata, const struct tm_operation_record *op,
 			       const struct tm_error *err);
-void tm_core_submit(struct tm_core *core, struct tm_command *cmd, bool dry_run,
-		    tm_submit_done done, void *userdata);
+void tm_core_submit(struct tm_core *core, struct tm_command *cmd, bool dry_run, tm_submit_done done,
+		    void *userdata);
 
 /*
  * tm_core_wait - call @done on the main loop once the operation has ended, or after
- * @timeout_usec, whichever is first; @ended tells which. An unknown or already finished id ends at once.
+ * @timeout_usec, whichever is first; @ended tells which. An unknown or already finished id ends at
+ * once.
  */
 typedef void (*tm_wait_done)(void *userdata, bool ended);
 void tm_core_wait(struct tm_core *core, const struct tm_uuid *operation, uint64_t timeout_usec,

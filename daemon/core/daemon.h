@@ -29,8 +29,8 @@ int tm_core_new(sd_event *event, const struct tm_core_config *config, struct tm_
 void tm_core_reconfigure(struct tm_core *core, const struct tm_core_config *config);
 
 /*
- * Begin to stop: new commands are refused, operations before their point of no return are undone, later ones
- * finished; pools and volumes stay active. Then the loop may end when tm_core_idle.
+ * Begin to stop: new commands are refused, operations before their point of no return are undone,
+ * later ones finished; pools and volumes stay active. Then the loop may end when tm_core_idle.
  */
 void tm_core_stop(struct tm_core *core);
 bool tm_core_idle(const struct tm_core *core);

@@ -20,9 +20,8 @@ void tm_fault_read(struct tm_fault *fault, const char *text)
 	char action[16], when[16];
 
 	*fault = (struct tm_fault){ 0 };
-	if (!text ||
-	    sscanf(text, "%15[a-z]:%31[a-z-]:%31[a-z-]:%15[a-z]", action, fault->kind, fault->step,
-		   when) != 4)
+	if (!text || sscanf(text, "%15[a-z]:%31[a-z-]:%31[a-z-]:%15[a-z]", action, fault->kind,
+			    fault->step, when) != 4)
 		return;
 	fault->after = strcmp(when, "after") == 0;
 	if (strcmp(action, "kill") == 0)
@@ -58,6 +57,6 @@ int tm_fault_hit(const struct tm_core *core, const char *kind, const char *step,
 	case TM_FAULT_NONE:
 		break;
 	}
-	return tm_error_set(err, TM_ERR_INTERNAL, EIO, "A fault was provoked at step %s of %s.", step,
-			    kind);
+	return tm_error_set(err, TM_ERR_INTERNAL, EIO, "A fault was provoked at step %s of %s.",
+			    step, kind);
 }

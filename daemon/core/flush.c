@@ -21,10 +21,12 @@ void tm_flush_mounted(unsigned int major, unsigned int minor)
 	/* One mount is enough: they share the file system. */
 	fs = mnt_table_find_devno(table, makedev(major, minor), MNT_ITER_BACKWARD);
 	if (fs) {
-		tm_auto_close int fd = open(mnt_fs_get_target(fs), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		tm_auto_close int fd = open(mnt_fs_get_target(fs),
+					    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 		if (fd >= 0)
-			(void)syncfs(fd); /* what remains is flushed by the freeze, which tells of errors */
+			(void)syncfs(fd); /* what remains is flushed by the freeze, which tells of
+					     errors */
 	}
 	mnt_unref_table(table);
 }

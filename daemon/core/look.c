@@ -49,14 +49,14 @@ struct look {
 	uint64_t low_water_first; /* bytes, in force at the first look */
 	uint64_t backing_free_bytes;
 	bool vanished, remarked;
-	struct tm_error error;	     /* of looking */
+	struct tm_error error;        /* of looking */
 	struct tm_error extend_error; /* of extending */
 	struct {
 		struct tm_uuid id;
 		char name[TM_NAME_MAX + 1];
 		bool valid;
 		uint64_t mapped_bytes;
-	} *volumes;
+	} * volumes;
 	size_t n_volumes;
 };
 
@@ -108,7 +108,8 @@ static void decide_metadata(struct look *l)
 		.rate_bytes_per_sec = tm_rate_get(&l->metadata.rate, tm_now_monotonic_usec()),
 		.reaction_usec = tm_latency_slowest(&l->metadata.reaction),
 		.arm_usec = tm_latency_slowest(&l->metadata.arming),
-		/* Metadata that is full without needs_check is read-only, and growing it is the cure. */
+		/* Metadata that is full without needs_check is read-only, and growing it is the
+		   cure. */
 		.frozen = frozen(&l->last),
 		.arm_only_near = true,
 	};
@@ -138,7 +139,8 @@ static void take_sizes(struct look *l)
 	p->data_bytes = tm_sat_mul(l->last.data_total, p->block_bytes);
 	p->data_reserve_bytes = under_data > p->data_bytes ? under_data - p->data_bytes : 0;
 	p->metadata_bytes = tm_sat_mul(l->last.metadata_total, TM_METADATA_BLOCK);
-	p->metadata_reserve_bytes = under_meta > p->metadata_bytes ? under_meta - p->metadata_bytes : 0;
+	p->metadata_reserve_bytes = under_meta > p->metadata_bytes ? under_meta - p->metadata_bytes
+								   : 0;
 }
 
 static int reload(struct look *l, uint64_t data_bytes, uint64_t mark_bytes)
@@ -163,7 +165,7 @@ static int extend(struct look *l, uint64_t began_usec)
 	struct tm_pool_record *p = &l->record;
 	const bool grow_data = l->data.plan.verdict == TM_EXTEND_NOW && !l->data.blocked;
 	const bool grow_meta = l->metadata.plan.verdict == TM_EXTEND_NOW && !l->metadata.blocked;
-	uint64_t data_bytes = p->data_bytes, meta_bytes = p->metadata_bytes, under, live;
+	uint64_t data_bytes = p->data_bytes, meta_bytes, under, live;
 	uint64_t mark = p->low_water_bytes;
 	int r;
 
@@ -184,7 +186,8 @@ static int extend(struct look *l, uint64_t began_usec)
 		under = p->data_bytes + p->data_reserve_bytes;
 		if (data_bytes > under) {
 			if (p->data_reserve_bytes) {
-				data_bytes = under; /* what is armed now; the rest follows by a further look */
+				data_bytes = under; /* what is armed now; the rest follows by a
+						       further look */
 			} else {
 				r = lay_below(l, TM_PART_DATA, data_bytes);
 				if (r < 0)
@@ -195,7 +198,6 @@ static int extend(struct look *l, uint64_t began_usec)
 	}
 	if (grow_meta) {
 		meta_bytes = l->metadata.plan.new_total_blocks * TM_METADATA_BLOCK;
-		under = p->metadata_bytes + p->metadata_reserve_bytes;
 		if (!p->metadata_reserve_bytes) {
 			r = lay_below(l, TM_PART_METADATA, meta_bytes);
 			if (r < 0)
@@ -214,12 +216,13 @@ static int extend(struct look *l, uint64_t began_usec)
 	take_sizes(l);
 	l->data.to_bytes = p->data_bytes;
 	l->metadata.to_bytes = p->metadata_bytes;
-	l->data.reaction_usec = l->metadata.reaction_usec =
-		live - (l->seen_usec ? l->seen_usec : began_usec);
+	l->data.reaction_usec = l->metadata.reaction_usec = live - (l->seen_usec ? l->seen_usec
+										 : began_usec);
 	if ((grow_data && l->data.to_bytes <= l->data.from_bytes) ||
 	    (grow_meta && l->metadata.to_bytes <= l->metadata.from_bytes))
 		return tm_error_set(&l->extend_error, TM_ERR_KERNEL, EROFS,
-				    "The kernel did not take the new space of pool %s into use.", p->name);
+				    "The kernel did not take the new space of pool %s into use.",
+				    p->name);
 	return 0;
 }
 
@@ -230,7 +233,8 @@ static void sample_volumes(struct look *l)
 		struct tm_thin_status s;
 
 		tm_dm_name(name, TM_ROLE_VOLUME, l->record.name, l->volumes[i].name);
-		if (tm_dm_line(l->core->dm, name, false, NULL, 0, NULL, params, sizeof(params), NULL) < 0 ||
+		if (tm_dm_line(l->core->dm, name, false, NULL, 0, NULL, params, sizeof(params),
+			       NULL) < 0 ||
 		    tm_thin_status_parse(params, &s) < 0 || s.failed)
 			continue;
 		l->volumes[i].mapped_bytes = tm_sat_mul(s.mapped_sectors, TM_SECTOR);
@@ -256,7 +260,8 @@ static void look_job(void *arg)
 		l->low_water_first = p->low_water_bytes;
 		if (!l->first.failed) {
 			take_sizes(l);
-			tm_rate_observe(&l->data.rate, began, tm_sat_mul(l->first.data_used, p->block_bytes));
+			tm_rate_observe(&l->data.rate, began,
+					tm_sat_mul(l->first.data_used, p->block_bytes));
 			tm_rate_observe(&l->metadata.rate, began,
 					tm_sat_mul(l->first.metadata_used, TM_METADATA_BLOCK));
 			(void)tm_backing_free_bytes(p, &l->backing_free_bytes, NULL);
@@ -309,8 +314,9 @@ static void tell_space(struct tm_pool *pool, enum tm_event_type type, const char
 	struct tm_event_spec spec = { .type = type, .pool = pool };
 	char a[32], b[32];
 
-	spec.data = packed(json_pack("{s:s, s:I, s:I, s:I}", "space", space, "used", (json_int_t)used,
-				     "total", (json_int_t)total, "mark", (json_int_t)mark));
+	spec.data = packed(json_pack("{s:s, s:I, s:I, s:I}", "space", space, "used",
+				     (json_int_t)used, "total", (json_int_t)total, "mark",
+				     (json_int_t)mark));
 	tm_record_event(pool->core, &spec, "Pool %s is low on %s space: %s of %s are free.",
 			pool->record.name, space, tm_size_format(total - used, a, sizeof(a)),
 			tm_size_format(total, b, sizeof(b)));
@@ -329,32 +335,38 @@ static void follow_queueing(struct tm_pool *pool, const struct tm_thin_pool_stat
 		timeout = tm_system_no_space_timeout();
 		pool->core->system.no_space_timeout_seconds = timeout;
 		pool->queueing_since_usec = tm_now_realtime_usec();
-		pool->queueing_until_usec =
-			timeout > 0 ? pool->queueing_since_usec + (uint64_t)timeout * TM_USEC_PER_SEC : 0;
+		pool->queueing_until_usec = timeout > 0
+						    ? pool->queueing_since_usec +
+							      (uint64_t)timeout * TM_USEC_PER_SEC
+						    : 0;
 		if (pool->queueing_until_usec)
 			(void)tm_time_format(pool->queueing_until_usec, until, sizeof(until));
 		spec.type = TM_EVENT_QUEUEING;
-		spec.data = packed(json_pack("{s:s?}", "until", pool->queueing_until_usec ? until : NULL));
+		spec.data = packed(
+			json_pack("{s:s?}", "until", pool->queueing_until_usec ? until : NULL));
 		if (pool->queueing_until_usec)
-			tm_record_event(pool->core, &spec,
-					"Writes to pool %s wait for space and turn into errors at %s.",
-					pool->record.name, until);
+			tm_record_event(
+				pool->core, &spec,
+				"Writes to pool %s wait for space and turn into errors at %s.",
+				pool->record.name, until);
 		else
 			tm_record_event(pool->core, &spec, "Writes to pool %s wait for space.",
 					pool->record.name);
 	} else if (!queueing && pool->queueing_since_usec) {
 		pool->queueing_since_usec = pool->queueing_until_usec = 0;
 		spec.type = TM_EVENT_QUEUEING_ENDED;
-		tm_record_event(pool->core, &spec,
-				changes & TM_CHANGE_NO_SPACE_TIMEOUT ?
-					"Writes to pool %s waited too long for space and now fail." :
-					"Writes to pool %s no longer wait for space.",
-				pool->record.name);
+		tm_record_event(
+			pool->core, &spec,
+			changes & TM_CHANGE_NO_SPACE_TIMEOUT
+				? "Writes to pool %s waited too long for space and now fail."
+				: "Writes to pool %s no longer wait for space.",
+			pool->record.name);
 	}
 }
 
 static void tell_changes(struct tm_pool *pool, const struct tm_thin_pool_status *before,
-			 uint64_t mark_before, const struct tm_thin_pool_status *now, uint64_t mark_now)
+			 uint64_t mark_before, const struct tm_thin_pool_status *now,
+			 uint64_t mark_now)
 {
 	const uint64_t bs = pool->record.block_bytes;
 	const unsigned int c = tm_derive(before, mark_before / bs, now, mark_now / bs);
@@ -362,14 +374,17 @@ static void tell_changes(struct tm_pool *pool, const struct tm_thin_pool_status 
 	char until[32];
 
 	if (c & TM_CHANGE_LOW_WATER)
-		tell_space(pool, TM_EVENT_LOW_SPACE, "data", now->data_used * bs, now->data_total * bs,
-			   mark_now);
+		tell_space(pool, TM_EVENT_LOW_SPACE, "data", now->data_used * bs,
+			   now->data_total * bs, mark_now);
 	if (c & TM_CHANGE_METADATA_LOW_WATER)
 		tell_space(pool, TM_EVENT_METADATA_LOW_SPACE, "metadata",
-			   now->metadata_used * TM_METADATA_BLOCK, now->metadata_total * TM_METADATA_BLOCK,
+			   now->metadata_used * TM_METADATA_BLOCK,
+			   now->metadata_total * TM_METADATA_BLOCK,
 			   now->metadata_low_water * TM_METADATA_BLOCK);
 	if (c & TM_CHANGE_MODE) {
-		const char *from = !before ? "write" : before->failed ? "fail" : tm_mode_name(before->mode);
+		const char *from = !before          ? "write"
+				   : before->failed ? "fail"
+						    : tm_mode_name(before->mode);
 		const char *to = now->failed ? "fail" : tm_mode_name(now->mode);
 
 		spec.type = TM_EVENT_MODE_CHANGED;
@@ -381,28 +396,34 @@ static void tell_changes(struct tm_pool *pool, const struct tm_thin_pool_status 
 		int timeout = tm_system_no_space_timeout();
 
 		if (timeout > 0 && !now->error_if_no_space)
-			(void)tm_time_format(tm_now_realtime_usec() + (uint64_t)timeout * TM_USEC_PER_SEC,
+			(void)tm_time_format(tm_now_realtime_usec() +
+						     (uint64_t)timeout * TM_USEC_PER_SEC,
 					     until, sizeof(until));
 		spec.type = TM_EVENT_OUT_OF_SPACE;
-		spec.data = packed(json_pack("{s:s?}", "until",
-					     timeout > 0 && !now->error_if_no_space ? until : NULL));
-		tm_record_event(pool->core, &spec, "Pool %s ran out of data space.", pool->record.name);
+		spec.data = packed(json_pack(
+			"{s:s?}", "until", timeout > 0 && !now->error_if_no_space ? until : NULL));
+		tm_record_event(pool->core, &spec, "Pool %s ran out of data space.",
+				pool->record.name);
 	}
 	if (c & TM_CHANGE_NEEDS_CHECK) {
 		spec.type = TM_EVENT_NEEDS_CHECK;
 		spec.data = NULL;
 		tm_record_event(pool->core, &spec,
-				"A metadata operation of pool %s failed: it is read-only until its metadata is checked.",
+				"A metadata operation of pool %s failed: it is read-only until its "
+				"metadata is checked.",
 				pool->record.name);
 	}
 	if (c & TM_CHANGE_TRANSACTION && now->transaction_id != pool->record.transaction_id &&
 	    !pool->running) {
 		spec.type = TM_EVENT_TRANSACTION_MISMATCH;
-		spec.data = packed(json_pack("{s:I, s:I}", "kernel", (json_int_t)now->transaction_id,
-					     "record", (json_int_t)pool->record.transaction_id));
+		spec.data = packed(json_pack("{s:I, s:I}", "kernel",
+					     (json_int_t)now->transaction_id, "record",
+					     (json_int_t)pool->record.transaction_id));
 		tm_record_event(pool->core, &spec,
-				"Pool %s is at transaction %" PRIu64 " in the kernel, %" PRIu64 " in the record.",
-				pool->record.name, now->transaction_id, pool->record.transaction_id);
+				"Pool %s is at transaction %" PRIu64 " in the kernel, %" PRIu64
+				" in the record.",
+				pool->record.name, now->transaction_id,
+				pool->record.transaction_id);
 	}
 	follow_queueing(pool, now, c);
 }
@@ -428,21 +449,25 @@ static void tell_extended(struct tm_pool *pool, const struct look_space *s, cons
 	if (s->to_bytes <= s->from_bytes)
 		return;
 	spec.data = packed(json_pack(
-		"{s:s, s:I, s:I, s:I, s:s}", "space", space, "from", (json_int_t)s->from_bytes, "to",
-		(json_int_t)s->to_bytes, "reaction_usec", (json_int_t)s->reaction_usec, "reason",
+		"{s:s, s:I, s:I, s:I, s:s}", "space", space, "from", (json_int_t)s->from_bytes,
+		"to", (json_int_t)s->to_bytes, "reaction_usec", (json_int_t)s->reaction_usec,
+		"reason",
 		s->plan.verdict == TM_EXTEND_NOW ? (by_event ? "low-water" : "level") : "armed"));
 	tm_record_event(pool->core, &spec,
-			"Pool %s was extended: %s space from %s to %s, live after %" PRIu64 ".%03" PRIu64 " ms.",
+			"Pool %s was extended: %s space from %s to %s, live after %" PRIu64
+			".%03" PRIu64 " ms.",
 			pool->record.name, space, tm_size_format(s->from_bytes, a, sizeof(a)),
 			tm_size_format(s->to_bytes, b, sizeof(b)), s->reaction_usec / 1000,
 			s->reaction_usec % 1000);
 }
 
-static void tell_failed(struct tm_pool *pool, const char *space, const char *reason, const char *detail)
+static void tell_failed(struct tm_pool *pool, const char *space, const char *reason,
+			const char *detail)
 {
 	struct tm_event_spec spec = { .type = TM_EVENT_EXTEND_FAILED, .pool = pool };
 
-	spec.data = packed(json_pack("{s:s, s:s, s:s}", "space", space, "reason", reason, "detail", detail));
+	spec.data = packed(
+		json_pack("{s:s, s:s, s:s}", "space", space, "reason", reason, "detail", detail));
 	tm_record_event(pool->core, &spec, "Pool %s could not be given more %s space: %s",
 			pool->record.name, space, detail);
 }
@@ -479,8 +504,10 @@ static uint64_t settle_space(struct tm_pool *pool, struct tm_space *s, const str
 		first = tm_backoff_fail(&s->backoff, now);
 		if (first)
 			tell_failed(pool, space,
-				    l->extend_error.code ? tm_error_slug(l->extend_error.code) : "kernel",
-				    l->extend_error.code ? l->extend_error.detail : "unknown cause");
+				    l->extend_error.code ? tm_error_slug(l->extend_error.code)
+							 : "kernel",
+				    l->extend_error.code ? l->extend_error.detail
+							 : "unknown cause");
 		return s->backoff.not_before_usec;
 	case TM_EXTEND_NO_BACKING:
 		if (ls->blocked)
@@ -573,11 +600,12 @@ static void vanished(struct tm_pool *pool)
 static void settle(struct tm_pool *pool, struct look *l)
 {
 	const uint64_t low_water_before = pool->record.low_water_bytes;
-	const bool sizes_changed = pool->record.data_bytes != l->record.data_bytes ||
-				   pool->record.data_reserve_bytes != l->record.data_reserve_bytes ||
-				   pool->record.metadata_bytes != l->record.metadata_bytes ||
-				   pool->record.metadata_reserve_bytes != l->record.metadata_reserve_bytes ||
-				   pool->record.low_water_bytes != l->record.low_water_bytes;
+	const bool sizes_changed =
+		pool->record.data_bytes != l->record.data_bytes ||
+		pool->record.data_reserve_bytes != l->record.data_reserve_bytes ||
+		pool->record.metadata_bytes != l->record.metadata_bytes ||
+		pool->record.metadata_reserve_bytes != l->record.metadata_reserve_bytes ||
+		pool->record.low_water_bytes != l->record.low_water_bytes;
 	const bool grew = pool->record.data_bytes != l->record.data_bytes ||
 			  pool->record.metadata_bytes != l->record.metadata_bytes;
 	uint64_t data_retry, meta_retry, retry;
@@ -592,10 +620,12 @@ static void settle(struct tm_pool *pool, struct look *l)
 	tell_extended(pool, &l->data, "data", l->seen_usec != 0);
 	tell_extended(pool, &l->metadata, "metadata", l->seen_usec != 0);
 	data_retry = settle_space(pool, &pool->data, l, &l->data, "data", pool->record.block_bytes);
-	meta_retry = settle_space(pool, &pool->metadata, l, &l->metadata, "metadata", TM_METADATA_BLOCK);
+	meta_retry = settle_space(pool, &pool->metadata, l, &l->metadata, "metadata",
+				  TM_METADATA_BLOCK);
 	tell_changes(pool, &l->first, l->low_water_first, &l->last, l->record.low_water_bytes);
-	if (!pool->status_valid || memcmp(&pool->status, &l->last, sizeof(l->last)) != 0 || sizes_changed ||
-	    pool->backing_free_bytes != l->backing_free_bytes || data_retry || meta_retry)
+	if (!pool->status_valid || !tm_thin_pool_status_equal(&pool->status, &l->last) ||
+	    sizes_changed || pool->backing_free_bytes != l->backing_free_bytes || data_retry ||
+	    meta_retry)
 		tm_pool_touch(pool);
 	pool->status = l->last;
 	pool->status_valid = true;
@@ -605,7 +635,9 @@ static void settle(struct tm_pool *pool, struct look *l)
 		pool->remarked_usec = tm_now_monotonic_usec();
 	if (sizes_changed)
 		tm_record_sizes(pool->core, pool, grew);
-	retry = !data_retry ? meta_retry : !meta_retry || data_retry < meta_retry ? data_retry : meta_retry;
+	retry = !data_retry                              ? meta_retry
+		: !meta_retry || data_retry < meta_retry ? data_retry
+							 : meta_retry;
 	if (retry)
 		retry_at(pool, retry);
 }
@@ -640,7 +672,8 @@ static void look_done(void *arg)
 	extended = l->data.to_bytes > l->data.from_bytes;
 	/* A step that was cut to what lay armed is followed by the rest. */
 	again = pool->look_again ||
-		(extended && l->data.plan.new_total_blocks * pool->record.block_bytes > l->data.to_bytes);
+		(extended &&
+		 l->data.plan.new_total_blocks * pool->record.block_bytes > l->data.to_bytes);
 	if (l->data.plan.verdict == TM_EXTEND_NOW && extended)
 		pool->data.want_reserve_bytes = tm_sat_mul(l->data.plan.want_reserve_blocks,
 							   pool->record.block_bytes);
@@ -665,7 +698,8 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 
 	if (pool->state != TM_POOL_ACTIVE && pool->state != TM_POOL_UNCERTAIN)
 		return;
-	if (pool->looking || pool->arming || (pool->running && pool->running->type->stops_extension)) {
+	if (pool->looking || pool->arming ||
+	    (pool->running && pool->running->type->stops_extension)) {
 		if (!pool->look_again || !pool->look_again_seen_usec)
 			pool->look_again_seen_usec = seen_usec;
 		pool->look_again = true;

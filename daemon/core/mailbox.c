@@ -147,7 +147,7 @@ struct tm_crew {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct queue queue; /* under lock */
-	bool ending;	    /* under lock */
+	bool ending;        /* under lock */
 	unsigned int n_threads;
 	pthread_t threads[];
 };

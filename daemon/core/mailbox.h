@@ -18,7 +18,8 @@ int tm_mailbox_new(sd_event *event, struct tm_mailbox **ret);
 /* Runs nothing more; letters that were never delivered are dropped. */
 struct tm_mailbox *tm_mailbox_free(struct tm_mailbox *mailbox);
 
-/* Any thread. Never fails but for memory, which ends the process: a lost letter would lose an operation. */
+/* Any thread. Never fails but for memory, which ends the process: a lost letter would lose an
+ * operation. */
 void tm_mailbox_post(struct tm_mailbox *mailbox, tm_job_fn fn, void *arg);
 
 struct tm_crew;

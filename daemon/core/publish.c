@@ -10,7 +10,8 @@
 #include "common/log.h"
 #include "core/internal.h"
 
-static void extend_view(struct tm_extend_view *v, const struct tm_space *s, uint64_t low_water_bytes)
+static void extend_view(struct tm_extend_view *v, const struct tm_space *s,
+			uint64_t low_water_bytes)
 {
 	v->reaction = s->reaction;
 	v->arming = s->arming;
@@ -40,9 +41,9 @@ static struct tm_pool_view *pool_view(const struct tm_pool *p)
 	v->queueing_until_usec = p->queueing_until_usec;
 	extend_view(&v->data, &p->data, p->record.low_water_bytes);
 	extend_view(&v->metadata, &p->metadata,
-		    p->status.metadata_low_water_valid ?
-			    p->status.metadata_low_water * TM_METADATA_BLOCK :
-			    0);
+		    p->status.metadata_low_water_valid
+			    ? p->status.metadata_low_water * TM_METADATA_BLOCK
+			    : 0);
 	v->generation = p->generation;
 	v->n_volumes = p->n_volumes;
 	for (size_t i = 0; i < p->n_volumes; i++) {

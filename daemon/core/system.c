@@ -79,7 +79,8 @@ int tm_system_no_space_timeout(void)
 	size_t len;
 	char *end;
 
-	if (tm_read_file("/sys/module/" STOCK_MODULE "/parameters/no_space_timeout", 64, &text, &len) < 0)
+	if (tm_read_file("/sys/module/" STOCK_MODULE "/parameters/no_space_timeout", 64, &text,
+			 &len) < 0)
 		return -1;
 	value = strtoul(text, &end, 10);
 	return end == text || value > INT32_MAX ? -1 : (int)value;
@@ -87,8 +88,8 @@ int tm_system_no_space_timeout(void)
 
 static void find_tools(struct tm_core *core)
 {
-	static const char *const names[] = { "thin_check", "thin_repair",	  "thin_dump",
-					     "thin_ls",	   "thin_metadata_size" };
+	static const char *const names[] = { "thin_check", "thin_repair", "thin_dump", "thin_ls",
+					     "thin_metadata_size" };
 	struct tm_system_view *s = &core->system;
 
 	for (size_t i = 0; i < TM_ARRAY_SIZE(names); i++) {
@@ -96,7 +97,8 @@ static void find_tools(struct tm_core *core)
 
 		(void)snprintf(t->name, sizeof(t->name), "%s", names[i]);
 		if (!tm_tool_path(names[i], t->path, sizeof(t->path)))
-			degrade(core, "%s is not installed; install thin-provisioning-tools.", names[i]);
+			degrade(core, "%s is not installed; install thin-provisioning-tools.",
+				names[i]);
 	}
 }
 
@@ -126,7 +128,9 @@ int tm_system_probe(struct tm_core *core, struct tm_error *err)
 			       version[1], version[2]);
 		(void)snprintf(s->target_origin, sizeof(s->target_origin), "distribution");
 	} else {
-		degrade(core, "The kernel has no thin-pool target: no pool can be activated. Install the modules that belong to kernel %s.",
+		degrade(core,
+			"The kernel has no thin-pool target: no pool can be activated. Install the "
+			"modules that belong to kernel %s.",
 			s->kernel_release);
 	}
 	s->no_space_timeout_seconds = tm_system_no_space_timeout();

@@ -42,7 +42,8 @@ static void spawn_attr_done(posix_spawnattr_t *a)
 int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
 		struct tm_error *err)
 {
-	static char *const environment[] = { (char *)"LC_ALL=C", (char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+	static char *const environment[] = { (char *)"LC_ALL=C",
+					     (char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 	const uint64_t end = tm_now_monotonic_usec() + limit_seconds * TM_USEC_PER_SEC;
 	tm_cleanup(spawn_actions_done) posix_spawn_file_actions_t actions;
 	tm_cleanup(spawn_attr_done) posix_spawnattr_t attr;
@@ -61,7 +62,8 @@ int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_
 				    strerror(errno));
 	from = ends[0];
 	to = ends[1];
-	(void)sigemptyset(&none); /* the daemon blocks signals for its signalfd: the child must not inherit that */
+	(void)sigemptyset(&none); /* the daemon blocks signals for its signalfd: the child must not
+				     inherit that */
 	(void)posix_spawnattr_setsigmask(&attr, &none);
 	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
 	if (posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0) != 0 ||
@@ -70,7 +72,8 @@ int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
 	r = posix_spawn(&pid, argv[0], &actions, &attr, (char *const *)argv, environment);
 	if (r)
-		return tm_error_set(err, TM_ERR_TOOL_FAILED, r, "Cannot run %s: %s.", argv[0], strerror(r));
+		return tm_error_set(err, TM_ERR_TOOL_FAILED, r, "Cannot run %s: %s.", argv[0],
+				    strerror(r));
 	(void)close(TM_TAKE_FD(to));
 	/* Its output ends when it ends: no need to watch the process beside the pipe. */
 	for (;;) {
@@ -103,8 +106,9 @@ int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_
 		have--;
 	ret->output[have] = '\0';
 	if (timed_out)
-		return tm_error_set(err, TM_ERR_TIMEOUT, ETIMEDOUT, "%s did not end within %u s and was killed.",
-				    argv[0], limit_seconds);
+		return tm_error_set(err, TM_ERR_TIMEOUT, ETIMEDOUT,
+				    "%s did not end within %u s and was killed.", argv[0],
+				    limit_seconds);
 	ret->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	return 0;
 }

@@ -41,7 +41,9 @@ static int watch_above(int fd, const char *path)
 	(void)snprintf(copy, sizeof(copy), "%s", path);
 	while ((slash = strrchr(copy, '/')) && slash != copy) {
 		*slash = '\0';
-		if (inotify_add_watch(fd, copy, IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB) >= 0) {
+		if (inotify_add_watch(fd, copy,
+				      IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
+					      IN_ATTRIB) >= 0) {
 			if (++watched == 2)
 				break;
 		}
@@ -73,7 +75,8 @@ static int wait_until(const char *path, unsigned int major, unsigned int minor, 
 		now = tm_now_monotonic_usec();
 		if (now >= end)
 			return -ETIMEDOUT;
-		/* At most a second at a time: a directory that is made and filled at once may be missed. */
+		/* At most a second at a time: a directory that is made and filled at once may be
+		 * missed. */
 		ms = (int)((end - now) / TM_USEC_PER_MSEC) + 1;
 		pfd = (struct pollfd){ .fd = fd, .events = POLLIN };
 		(void)poll(&pfd, 1, ms > 1000 ? 1000 : ms);
@@ -81,7 +84,8 @@ static int wait_until(const char *path, unsigned int major, unsigned int minor, 
 	}
 }
 
-int tm_udev_wait_link(const char *path, unsigned int major, unsigned int minor, unsigned int limit_ms)
+int tm_udev_wait_link(const char *path, unsigned int major, unsigned int minor,
+		      unsigned int limit_ms)
 {
 	return wait_until(path, major, minor, true, limit_ms);
 }

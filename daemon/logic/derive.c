@@ -79,3 +79,19 @@ unsigned int tm_derive(const struct tm_thin_pool_status *before, uint64_t low_wa
 		changes |= TM_CHANGE_NO_SPACE_TIMEOUT;
 	return changes;
 }
+
+bool tm_thin_pool_status_equal(const struct tm_thin_pool_status *a,
+			       const struct tm_thin_pool_status *b)
+{
+	if (a->failed || b->failed)
+		return a->failed == b->failed;
+	return a->mode == b->mode && a->transaction_id == b->transaction_id &&
+	       a->metadata_used == b->metadata_used && a->metadata_total == b->metadata_total &&
+	       a->data_used == b->data_used && a->data_total == b->data_total &&
+	       a->held_root_valid == b->held_root_valid &&
+	       (!a->held_root_valid || a->held_root == b->held_root) && a->discard == b->discard &&
+	       a->discard_passdown == b->discard_passdown &&
+	       a->error_if_no_space == b->error_if_no_space && a->needs_check == b->needs_check &&
+	       a->metadata_low_water_valid == b->metadata_low_water_valid &&
+	       (!a->metadata_low_water_valid || a->metadata_low_water == b->metadata_low_water);
+}

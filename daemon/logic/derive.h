@@ -24,6 +24,10 @@ enum tm_change {
 						 turned into error_if_no_space */
 };
 
+/* Do two looks say the same? */
+bool tm_thin_pool_status_equal(const struct tm_thin_pool_status *a,
+			       const struct tm_thin_pool_status *b);
+
 /*
  * @before may be NULL (first look): then levels count as changes from a healthy pool.
  * Of a failed pool only the mode is known. The metadata's mark is the kernel's own.

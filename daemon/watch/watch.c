@@ -33,7 +33,8 @@ static int round_at(struct tm_watch *w, uint64_t seen_usec)
 	if (r < 0) {
 		struct tm_log_fields fields = { .error = &err };
 
-		tm_log_fields(LOG_ERR, &fields, "device-mapper events cannot be followed: %s", err.detail);
+		tm_log_fields(LOG_ERR, &fields, "device-mapper events cannot be followed: %s",
+			      err.detail);
 		return r;
 	}
 	for (size_t i = 0; i < n; i++)
@@ -66,8 +67,8 @@ int tm_watch_new(sd_event *event, struct tm_dm *dm, tm_watch_fn fn, void *userda
 		r = sd_event_source_set_priority(w->source, SD_EVENT_PRIORITY_IMPORTANT);
 	if (r < 0) {
 		tm_watch_free(w);
-		return tm_error_set(err, TM_ERR_INTERNAL, -r, "Cannot watch device-mapper events: %s.",
-				    strerror(-r));
+		return tm_error_set(err, TM_ERR_INTERNAL, -r,
+				    "Cannot watch device-mapper events: %s.", strerror(-r));
 	}
 	r = tm_dm_poll_arm(dm, err);
 	if (r < 0) {

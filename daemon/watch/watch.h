@@ -15,8 +15,8 @@
 struct tm_watch;
 
 /*
- * Called on the loop for every device-mapper device in each round. @seen_usec (monotonic) is when the loop
- * woke for it. The callback compares the counter with the one it knows.
+ * Called on the loop for every device-mapper device in each round. @seen_usec (monotonic) is when
+ * the loop woke for it. The callback compares the counter with the one it knows.
  */
 typedef void (*tm_watch_fn)(void *userdata, const struct tm_dm_entry *device, uint64_t seen_usec);
 
