@@ -203,7 +203,7 @@ static int start(struct daemon *d)
 		.socket_path = d->config.socket,
 		.admin_group = d->config.socket_group,
 		.tcp_port = (uint16_t)d->config.loopback_port,
-		.tcp_permission = TM_PERMIT_ADMIN,
+		.tcp_permission = d->config.loopback_admin ? TM_PERMIT_ADMIN : TM_PERMIT_VIEW,
 		.threads = d->config.http_threads,
 		.max_connections = d->config.max_connections,
 		.body_limit = d->config.max_body_bytes,

@@ -45,6 +45,23 @@ static int read_when_full(const char *text, enum tm_when_full *ret, struct tm_er
 			      "when_full is \"%.32s\", it must be \"queue\" or \"error\".", text);
 }
 
+/* Asked for by name, so what it needs has to be there. */
+static int check_passdown(const struct tm_pool_record *record, struct tm_error *err)
+{
+	if (!record->discard_passdown)
+		return 0;
+	if (!record->discard)
+		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/discard_passdown",
+				      "discard_passdown needs discard.");
+	if (record->sparse)
+		return 0;
+	/* Punching holes would give away the space that preallocation secures. */
+	(void)tm_error_field(err, TM_ERR_UNSUPPORTED, "/discard_passdown",
+			     "A preallocated backing keeps its space: discards cannot reach it.");
+	tm_error_hint(err, "Leave discard_passdown out, or make the backing sparse.");
+	return -EINVAL;
+}
+
 int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *err)
 {
 	struct tm_pool_record *record = &cmd->pool_create.record;
@@ -52,13 +69,12 @@ int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *e
 	const char *name = NULL, *when_full = NULL;
 	struct tm_json_reader r;
 	uint64_t block = 0;
-	int got;
+	int got, passdown_given;
 
 	cmd->kind = TM_CMD_POOL_CREATE;
 	*record = (struct tm_pool_record){
 		.zeroing = true,
 		.discard = true,
-		.discard_passdown = true,
 		.when_full = TM_WHEN_FULL_QUEUE,
 	};
 	tm_policy_default(&record->policy);
@@ -77,7 +93,7 @@ int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *e
 	(void)tm_json_get_uint(&r, "block_size", TM_BLOCK_SIZE_MIN, TM_BLOCK_SIZE_MAX, &block);
 	(void)tm_json_get_bool(&r, "zeroing", &record->zeroing);
 	(void)tm_json_get_bool(&r, "discard", &record->discard);
-	got = tm_json_get_bool(&r, "discard_passdown", &record->discard_passdown);
+	passdown_given = tm_json_get_bool(&r, "discard_passdown", &record->discard_passdown);
 	(void)tm_json_get_string(&r, "when_full", &when_full);
 	(void)tm_json_get_object(&r, "policy", &policy);
 	(void)tm_json_get_bool(&r, "activate", &cmd->pool_create.activate);
@@ -92,13 +108,10 @@ int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *e
 	if (block && tm_block_size_check(block, "/block_size", err) < 0)
 		return -EINVAL;
 	record->block_bytes = (uint32_t)block;
-	/* Without discard there is nothing to pass down: only asking for it is an error. */
-	if (!record->discard) {
-		if (got == 1 && record->discard_passdown)
-			return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/discard_passdown",
-					      "discard_passdown needs discard.");
-		record->discard_passdown = false;
-	}
+	if (passdown_given != 1)
+		record->discard_passdown = record->discard && record->sparse;
+	else if (check_passdown(record, err) < 0)
+		return -EINVAL;
 	if (when_full && read_when_full(when_full, &record->when_full, err) < 0)
 		return -EINVAL;
 	if (policy)

@@ -141,6 +141,17 @@ static bool parse_group(const struct key *key, const char *value, void *out)
 	return true;
 }
 
+static bool parse_role(const struct key *key, const char *value, void *out)
+{
+	const bool admin = strcmp(value, "admin") == 0;
+
+	(void)key;
+	if (!admin && strcmp(value, "view") != 0)
+		return false;
+	*(bool *)out = admin;
+	return true;
+}
+
 static bool parse_level(const struct key *key, const char *value, void *out)
 {
 	static const struct {
@@ -178,6 +189,7 @@ static const struct key keys[] = {
 	{ "http", "socket_group", parse_group, MEMBER(socket_group), 0, 0, "the name of a group" },
 	{ "http", "loopback_port", parse_number, MEMBER(loopback_port), 0, 65535,
 	  "a port from 1 to 65535, or 0 for none" },
+	{ "http", "loopback_role", parse_role, MEMBER(loopback_admin), 0, 0, "view or admin" },
 	{ "http", "max_body", parse_size, MEMBER(max_body_bytes), 4 * TM_KIB, 64 * TM_MIB,
 	  "a size from 4KiB to 64MiB" },
 	{ "http", "threads", parse_number, MEMBER(http_threads), 1, 16, "a number from 1 to 16" },
@@ -198,6 +210,7 @@ void tm_config_default(struct tm_config *ret)
 		.socket = "/run/thinmgr/thinmgr.sock",
 		.socket_group = "thinmgr",
 		.loopback_port = 0,
+		.loopback_admin = false,
 		.max_body_bytes = TM_MIB,
 		.http_threads = 2,
 		.max_connections = 256,

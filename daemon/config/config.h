@@ -26,6 +26,7 @@ struct tm_config {
 	char socket[108]; /* fits a sockaddr_un */
 	char socket_group[33];
 	uint32_t loopback_port; /* 0: off */
+	bool loopback_admin;    /* callers there may change things; else they only read */
 	uint64_t max_body_bytes;
 	uint32_t http_threads;
 	uint32_t max_connections;

@@ -46,7 +46,7 @@ static void check_create(const struct tm_pool_record *record)
 	assert(record->data_bytes >= TM_DATA_MIN_BYTES && record->data_bytes <= TM_DATA_MAX_BYTES);
 	assert(!record->metadata_bytes || record->metadata_bytes >= TM_METADATA_MIN_BYTES);
 	assert(!record->block_bytes || tm_block_size_check(record->block_bytes, "", NULL) == 0);
-	assert(record->discard || !record->discard_passdown);
+	assert((record->discard && record->sparse) || !record->discard_passdown);
 	check_policy(&record->policy);
 }
 

@@ -66,7 +66,7 @@ static void makes_pools(void **state)
 	assert_false(cmd->pool_create.record.sparse);
 	assert_true(cmd->pool_create.record.zeroing);
 	assert_true(cmd->pool_create.record.discard);
-	assert_true(cmd->pool_create.record.discard_passdown);
+	assert_false(cmd->pool_create.record.discard_passdown);
 	assert_int_equal(cmd->pool_create.record.when_full, TM_WHEN_FULL_QUEUE);
 	assert_true(cmd->pool_create.activate);
 	tm_policy_default(&policy);
@@ -93,6 +93,40 @@ static void makes_pools(void **state)
 	assert_int_equal(cmd->pool_create.record.policy.data.maximum_bytes, 1610612736);
 	assert_int_equal(cmd->pool_create.record.policy.sample_seconds, 7);
 	assert_null(tm_command_free(cmd));
+}
+
+/* Not said: as the backing and discard are. Said: as said, where it can be. */
+static void decides_passdown(void **state)
+{
+	static const struct {
+		const char *sparse, *rest;
+		bool passdown;
+	} cases[] = {
+		{ "false", "", false },
+		{ "true", "", true },
+		{ "true", ",\"discard\":false", false },
+		{ "true", ",\"discard_passdown\":true", true },
+		{ "true", ",\"discard_passdown\":false", false },
+		{ "false", ",\"discard_passdown\":false", false },
+		{ "false", ",\"discard\":false,\"discard_passdown\":false", false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < TM_ARRAY_SIZE(cases); i++) {
+		struct tm_command *cmd;
+		struct tm_error err;
+		char text[256];
+
+		(void)snprintf(
+			text, sizeof(text),
+			"{\"name\":\"a\",\"backing\":{\"kind\":\"file\",\"directory\":\"/x\","
+			"\"sparse\":%s},\"data_size\":16777216%s}",
+			cases[i].sparse, cases[i].rest);
+		cmd = read_body(tm_body_pool_create, text, &err);
+		assert_non_null(cmd);
+		assert_int_equal(cmd->pool_create.record.discard_passdown, cases[i].passdown);
+		assert_null(tm_command_free(cmd));
+	}
 }
 
 static void makes_others(void **state)
@@ -219,6 +253,8 @@ static void refuses(void **state)
 		  "/when_full" },
 		{ tm_body_pool_create, "{" POOL ",\"discard\":false,\"discard_passdown\":true}",
 		  TM_ERR_OUT_OF_RANGE, "/discard_passdown" },
+		{ tm_body_pool_create, "{" POOL ",\"discard_passdown\":true}", TM_ERR_UNSUPPORTED,
+		  "/discard_passdown" },
 		{ tm_body_pool_create, "{" POOL ",\"policy\":{\"data\":{\"step_percent\":0}}}",
 		  TM_ERR_OUT_OF_RANGE, "/policy/data/step_percent" },
 		{ tm_body_pool_create, "{" POOL ",\"policy\":{\"when_full\":\"error\"}}",
@@ -331,9 +367,10 @@ static void limits_snapshots(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(makes_pools),     cmocka_unit_test(makes_others),
-		cmocka_unit_test(makes_snapshots), cmocka_unit_test(changes_policies),
-		cmocka_unit_test(refuses),         cmocka_unit_test(limits_snapshots),
+		cmocka_unit_test(makes_pools),      cmocka_unit_test(decides_passdown),
+		cmocka_unit_test(makes_others),     cmocka_unit_test(makes_snapshots),
+		cmocka_unit_test(changes_policies), cmocka_unit_test(refuses),
+		cmocka_unit_test(limits_snapshots),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,6 +30,7 @@ static void assert_same(const struct tm_config *a, const struct tm_config *b)
 	assert_string_equal(a->socket, b->socket);
 	assert_string_equal(a->socket_group, b->socket_group);
 	assert_int_equal(a->loopback_port, b->loopback_port);
+	assert_int_equal(a->loopback_admin, b->loopback_admin);
 	assert_int_equal(a->max_body_bytes, b->max_body_bytes);
 	assert_int_equal(a->http_threads, b->http_threads);
 	assert_int_equal(a->max_connections, b->max_connections);
@@ -57,6 +58,7 @@ static void test_defaults(void **state)
 	assert_string_equal(expected.socket, "/run/thinmgr/thinmgr.sock");
 	assert_string_equal(expected.socket_group, "thinmgr");
 	assert_int_equal(expected.loopback_port, 0);
+	assert_false(expected.loopback_admin);
 	assert_int_equal(expected.max_body_bytes, TM_MIB);
 	assert_int_equal(expected.http_threads, 2);
 	assert_int_equal(expected.max_connections, 256);
@@ -79,6 +81,7 @@ static void test_every_key(void **state)
 				   "socket=/run/x.sock ; for now\n"
 				   "socket_group=storage-admins\n"
 				   "loopback_port=8080\n"
+				   "loopback_role=admin\n"
 				   "max_body=64 KiB\n"
 				   "threads=16\n"
 				   "max_connections=10000\n"
@@ -95,6 +98,7 @@ static void test_every_key(void **state)
 		.socket = "/run/x.sock",
 		.socket_group = "storage-admins",
 		.loopback_port = 8080,
+		.loopback_admin = true,
 		.max_body_bytes = 64 * 1024,
 		.http_threads = 16,
 		.max_connections = 10000,
@@ -193,6 +197,9 @@ static void test_refused(void **state)
 		  "name of a group" },
 		{ "[http]\nloopback_port=65536\n", 2, "65535" },
 		{ "[http]\nloopback_port=http\n", 2, "65535" },
+		{ "[http]\nloopback_role=operator\n", 2, "view or admin" },
+		{ "[http]\nloopback_role=Admin\n", 2, "view or admin" },
+		{ "[http]\nloopback_role=\n", 2, "view or admin" },
 		{ "[http]\nmax_body=4095\n", 2, "4KiB to 64MiB" },
 		{ "[http]\nmax_body=65MiB\n", 2, "4KiB to 64MiB" },
 		{ "[http]\nmax_body=lots\n", 2, "4KiB to 64MiB" },
@@ -423,9 +430,9 @@ static void test_missing_and_unreadable(void **state)
 static void test_shipped_file(void **state)
 {
 	static const char *const keys[] = {
-		"state_directory", "log_level",       "worker_threads", "socket",
-		"socket_group",    "loopback_port",   "max_body",       "threads",
-		"enabled",         "max_connections", "keep_events",    "load_module",
+		"state_directory", "log_level",     "worker_threads", "socket",  "socket_group",
+		"loopback_port",   "loopback_role", "max_body",       "threads", "enabled",
+		"max_connections", "keep_events",   "load_module",
 	};
 	const char *root = getenv("SOURCE_ROOT");
 	tm_auto_free char *path = NULL, *text = NULL, *bare = NULL;
