@@ -69,6 +69,13 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			 struct tm_error *err);
 
+/*
+ * Give back what the file of a part has beyond @bytes: undoes growing, so nothing may use it any
+ * more. A file that is no larger is success and not changed.
+ */
+int tm_backing_shrink_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+			   struct tm_error *err);
+
 /* Size of a part's file. -ENOENT with BACKING_GONE when it is missing. */
 int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, uint64_t *ret_bytes,
 			 struct tm_error *err);

@@ -517,6 +517,24 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 	return r;
 }
 
+int tm_backing_shrink_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+			   struct tm_error *err)
+{
+	char path[TM_PATH_SIZE + 16];
+	struct stat st = { 0 };
+	int r = check_bytes(pool, part, bytes, err);
+
+	if (r < 0)
+		return r;
+	tm_backing_part_path(pool, part, path);
+	tm_auto_close int fd = open_part(pool, part, O_RDWR, &st, err);
+	if (fd < 0)
+		return fd;
+	if ((uint64_t)st.st_size > bytes && (ftruncate(fd, (off_t)bytes) < 0 || fsync(fd) < 0))
+		return fail(err, errno, "shrink", pool, part_name(part));
+	return tm_loop_resize(fd, path, err);
+}
+
 int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, uint64_t *ret_bytes,
 			 struct tm_error *err)
 {

@@ -185,6 +185,7 @@ void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, con
 	__attribute__((format(printf, 3, 4)));
 const char *tm_event_message_id(enum tm_event_type type); /* NULL: none */
 void tm_record_sizes(struct tm_core *core, const struct tm_pool *pool, bool descriptor);
+void tm_record_descriptor(struct tm_core *core, const struct tm_pool *pool); /* if it is out of date */
 void tm_record_samples(struct tm_core *core, struct tm_pool_sample *samples, size_t n); /* taken */
 void tm_record_rollup(struct tm_core *core);
 
@@ -232,6 +233,10 @@ bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
 		  struct tm_thin_pool_status *ret);
 int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			     const struct tm_volume_record *volume, struct tm_error *err);
+/* As tm_parts_ours; but gives who only looks at a device (udev does, after each change) a second to close it. */
+int tm_parts_unused(struct tm_core *core, const struct tm_pool_record *pool,
+		    const struct tm_volume_record *volume, struct tm_dm_info *ret,
+		    struct tm_error *err);
 int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			       const struct tm_volume_record *volume, struct tm_error *err);
 int tm_parts_load_volume(struct tm_core *core, const struct tm_pool_record *pool,
@@ -249,7 +254,7 @@ int tm_parts_ours(struct tm_core *core, const struct tm_pool_record *pool, enum 
 		  const struct tm_volume_record *volume, struct tm_dm_info *ret, struct tm_error *err);
 int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *pool,
 			    struct tm_error *err);
-/* Write the pool's descriptor from the database. */
+/* Write the pool's descriptor from the database, unless it says the same already. */
 int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool, struct tm_error *err);
 
 /* udev-wait.c: wait until /dev/thinmgr/POOL/VOLUME leads to a device, or is gone. -ETIMEDOUT. */

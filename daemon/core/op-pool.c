@@ -19,7 +19,8 @@ int tm_step_check_metadata(struct tm_op *op, struct tm_error *err)
 {
 	int r;
 
-	if (!op->activate)
+	/* In use it changes while it is read, and the kernel has accepted it. */
+	if (!op->activate || op->pool_was_active)
 		return 0;
 	r = tm_parts_check_metadata(op->core, &op->pool, err);
 	if (r < 0)
@@ -36,6 +37,8 @@ int tm_step_attach(struct tm_op *op, struct tm_error *err)
 
 int tm_step_attach_undo(struct tm_op *op, struct tm_error *err)
 {
+	if (op->pool_was_active)
+		return 0;
 	return tm_parts_detach(op->core, &op->pool, err);
 }
 
@@ -65,6 +68,8 @@ int tm_step_start_pool(struct tm_op *op, struct tm_error *err)
 
 int tm_step_start_pool_undo(struct tm_op *op, struct tm_error *err)
 {
+	if (op->pool_was_active)
+		return 0;
 	return tm_parts_remove_pool(op->core, &op->pool, err);
 }
 
@@ -86,6 +91,8 @@ int tm_step_activate_volumes_undo(struct tm_op *op, struct tm_error *err)
 {
 	int first = 0;
 
+	if (op->pool_was_active)
+		return 0;
 	for (size_t i = 0; i < op->n_volumes; i++) {
 		int r = tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i],
 						   first ? NULL : err);
@@ -101,7 +108,7 @@ int tm_step_deactivate_volumes(struct tm_op *op, struct tm_error *err)
 	/* All or none: say who is busy before the first is touched. */
 	for (size_t i = 0; i < op->n_volumes; i++) {
 		struct tm_dm_info info;
-		int r = tm_parts_ours(op->core, &op->pool, TM_ROLE_VOLUME, &op->volumes[i], &info, NULL);
+		int r = tm_parts_unused(op->core, &op->pool, &op->volumes[i], &info, NULL);
 
 		if (r > 0 && info.open_count > 0)
 			return tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i], err);
@@ -266,7 +273,7 @@ static const struct tm_step create_steps[] = {
 	{ .name = "attach", .run = tm_step_attach, .undo = tm_step_attach_undo },
 	{ .name = "start-pool", .run = tm_step_start_pool, .undo = tm_step_start_pool_undo },
 	{ .name = "record", .run = create_record, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = create_finish },
+	{ .name = "write-descriptor", .run = create_finish, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_pool_create = {
@@ -282,6 +289,7 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 {
 	tm_cleanup(tm_descriptor_done) struct tm_descriptor d = { 0 };
 	struct tm_pool_record known;
+	struct tm_dm_info info;
 	char path[TM_PATH_SIZE + 16];
 	tm_auto_free char *text = NULL;
 	uint64_t bytes;
@@ -305,6 +313,11 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 				    "The pool in %s is known already, as %s.", op->pool.directory,
 				    known.name);
 	op->pool = d.pool;
+	/* The database may have been lost with the pool up: then it stays up whatever happens. */
+	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_POOL, NULL, &info, err);
+	if (r < 0)
+		return r;
+	op->pool_was_active = r > 0 && info.live_table;
 	op->pool.data_reserve_bytes = 0;
 	op->pool.metadata_reserve_bytes = 0;
 	free(op->volumes);
@@ -326,7 +339,7 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 
 static int import_check(struct tm_op *op, struct tm_error *err)
 {
-	return tm_parts_check_metadata(op->core, &op->pool, err);
+	return op->pool_was_active ? 0 : tm_parts_check_metadata(op->core, &op->pool, err);
 }
 
 static int import_record(struct tm_op *op, struct tm_error *err)
@@ -349,7 +362,7 @@ static const struct tm_step import_steps[] = {
 	  .run = tm_step_activate_volumes,
 	  .undo = tm_step_activate_volumes_undo },
 	{ .name = "record", .run = import_record, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_pool_import = {
@@ -414,6 +427,10 @@ static int delete_record(struct tm_op *op, struct tm_error *err)
 
 static int delete_files(struct tm_op *op, struct tm_error *err)
 {
+	char path[TM_PATH_SIZE + 64];
+
+	claim_path(path, &op->pool);
+	(void)unlink(path); /* there only when the last step of creating it failed */
 	return tm_backing_destroy(&op->pool, err);
 }
 
@@ -460,9 +477,60 @@ static int extend_devices(struct tm_op *op, struct tm_error *err)
 	return r;
 }
 
-static int extend_pool(struct tm_op *op, struct tm_error *err)
+/*
+ * Give back what was put below the pool, but nothing that the kernel has taken into use: a failed
+ * load or resume may have got as far as that.
+ */
+static int extend_undo(struct tm_op *op, struct tm_error *err)
 {
 	struct tm_pool_record *p = &op->pool;
+	uint64_t data = p->data_bytes + p->data_reserve_bytes;
+	uint64_t metadata = p->metadata_bytes + p->metadata_reserve_bytes;
+	struct tm_thin_pool_status status;
+	char name[TM_DM_NAME_SIZE];
+	struct tm_dm_info info;
+	int r;
+
+	r = tm_parts_ours(op->core, p, TM_ROLE_POOL, NULL, &info, err);
+	if (r < 0)
+		return r;
+	if (r > 0 && info.live_table) {
+		uint64_t used;
+
+		tm_dm_name(name, TM_ROLE_POOL, p->name, NULL);
+		if (info.inactive_table)
+			r = tm_dm_clear(op->core->dm, name, err);
+		if (r >= 0)
+			r = tm_parts_status(op->core, p->name, &status, NULL, err);
+		if (r < 0)
+			return r;
+		if (status.failed)
+			return 0; /* nothing is known: leave all of it */
+		used = tm_sat_mul(status.data_total, p->block_bytes);
+		data = used > data ? used : data;
+		p->data_bytes = used > p->data_bytes ? used : p->data_bytes;
+		p->data_reserve_bytes = data - p->data_bytes;
+		used = tm_sat_mul(status.metadata_total, TM_METADATA_BLOCK);
+		metadata = used > metadata ? used : metadata;
+		p->metadata_bytes = used > p->metadata_bytes ? used : p->metadata_bytes;
+		p->metadata_reserve_bytes = metadata - p->metadata_bytes;
+		if (op->data_bytes > data)
+			r = tm_parts_load_linear(op->core, p, TM_PART_DATA, data, err);
+		if (r >= 0 && op->metadata_bytes > metadata)
+			r = tm_parts_load_linear(op->core, p, TM_PART_METADATA, metadata, err);
+		if (r < 0)
+			return r;
+	}
+	if (op->data_bytes > data)
+		r = tm_backing_shrink_part(p, TM_PART_DATA, data, err);
+	if (r >= 0 && op->metadata_bytes > metadata)
+		r = tm_backing_shrink_part(p, TM_PART_METADATA, metadata, err);
+	return r < 0 ? r : 0;
+}
+
+static int extend_pool(struct tm_op *op, struct tm_error *err)
+{
+	struct tm_pool_record next = op->pool, *p = &next;
 	struct tm_thin_pool_status status;
 	char name[TM_DM_NAME_SIZE];
 	uint64_t under, mark;
@@ -481,8 +549,10 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 	mark = tm_mul_div(p->data_bytes, p->policy.data.low_water_percent, 100);
 	if (mark > p->low_water_bytes)
 		p->low_water_bytes = tm_round_up(mark, p->block_bytes);
-	if (!op->pool_was_active)
+	if (!op->pool_was_active) {
+		op->pool = next;
 		return 0;
+	}
 	r = tm_parts_load_pool(op->core, p, p->data_bytes, p->low_water_bytes, err);
 	if (r < 0)
 		return r;
@@ -504,6 +574,7 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 	}
 	p->metadata_bytes = status.metadata_total * TM_METADATA_BLOCK;
 	p->metadata_reserve_bytes = 0;
+	op->pool = next;
 	return 0;
 }
 
@@ -513,11 +584,11 @@ static int extend_record(struct tm_op *op, struct tm_error *err)
 }
 
 static const struct tm_step extend_steps[] = {
-	{ .name = "grow-files", .run = extend_files },
+	{ .name = "grow-files", .run = extend_files, .undo = extend_undo },
 	{ .name = "grow-devices", .run = extend_devices },
 	{ .name = "grow-pool", .run = extend_pool, .commit = true },
 	{ .name = "record", .run = extend_record, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_pool_extend = {
@@ -561,7 +632,7 @@ static int policy_reload(struct tm_op *op, struct tm_error *err)
 static const struct tm_step policy_steps[] = {
 	{ .name = "record", .run = policy_record, .commit = true, .record = true },
 	{ .name = "reload-table", .run = policy_reload },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_pool_policy = {

@@ -89,7 +89,7 @@ static const struct tm_step create_steps[] = {
 	  .undo = step_move_transaction_undo },
 	{ .name = "activate", .run = activate_item, .undo = deactivate_item },
 	{ .name = "record", .run = record_item, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_volume_create = {
@@ -127,7 +127,7 @@ static const struct tm_step delete_steps[] = {
 	{ .name = "delete-thin", .run = delete_thin, .commit = true },
 	{ .name = "move-transaction", .run = step_move_transaction },
 	{ .name = "record", .run = delete_record, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_volume_delete = {
@@ -169,7 +169,7 @@ static int resize_device_undo(struct tm_op *op, struct tm_error *err)
 static const struct tm_step resize_steps[] = {
 	{ .name = "resize-device", .run = resize_device, .undo = resize_device_undo },
 	{ .name = "record", .run = record_item, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_volume_resize = {
@@ -219,7 +219,7 @@ static int rename_device_undo(struct tm_op *op, struct tm_error *err)
 static const struct tm_step rename_steps[] = {
 	{ .name = "rename-device", .run = rename_device, .undo = rename_device_undo },
 	{ .name = "record", .run = record_item, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_volume_rename = {
@@ -238,7 +238,7 @@ static int activate_undo(struct tm_op *op, struct tm_error *err)
 static const struct tm_step activate_steps[] = {
 	{ .name = "activate", .run = activate_item, .undo = activate_undo },
 	{ .name = "record", .run = record_item, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_volume_activate = {
@@ -251,7 +251,7 @@ const struct tm_op_type tm_op_volume_activate = {
 static const struct tm_step deactivate_steps[] = {
 	{ .name = "deactivate", .run = deactivate_item, .undo = delete_activate_again },
 	{ .name = "record", .run = record_item, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_volume_deactivate = {
@@ -448,7 +448,7 @@ static const struct tm_step snapshot_steps[] = {
 	{ .name = "resume-origins", .run = snapshot_resume },
 	{ .name = "activate", .run = snapshot_activate, .undo = snapshot_activate_undo },
 	{ .name = "record", .run = snapshot_record, .commit = true, .record = true },
-	{ .name = "write-descriptor", .run = tm_step_write_descriptor },
+	{ .name = "write-descriptor", .run = tm_step_write_descriptor, .can_wait = true },
 };
 
 const struct tm_op_type tm_op_snapshot_create = {

@@ -144,8 +144,10 @@ static int volumes_from_json(json_t *list, struct tm_volume_record **ret, size_t
 
 char *tm_op_state_format(const struct tm_op *op)
 {
+	/* Only an import has volumes that the database does not know yet. */
+	const bool import = op->type->kind == TM_CMD_POOL_IMPORT;
 	json_t *root = json_pack(
-		"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:s}",
+		"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:s}",
 		"pool", op->pool.id.text, "name", op->pool.name, "directory", op->pool.directory,
 		"sparse", (int)op->pool.sparse, "block_size", (json_int_t)op->pool.block_bytes,
 		"pool_data", (json_int_t)op->pool.data_bytes, "pool_data_reserve",
@@ -156,7 +158,8 @@ char *tm_op_state_format(const struct tm_op *op)
 		(json_int_t)op->metadata_bytes, "activate", (int)op->activate, "with_volumes",
 		(int)op->with_volumes, "was_active", (int)op->pool_was_active, "items",
 		volumes_to_json(op->items, op->n_items), "before",
-		volumes_to_json(op->before, op->before ? op->n_items : 0), "policy",
+		volumes_to_json(op->before, op->before ? op->n_items : 0), "volumes",
+		volumes_to_json(op->volumes, import ? op->n_volumes : 0), "policy",
 		tm_policy_to_json(&op->policy), "when_full", tm_when_full_name(op->when_full));
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
@@ -170,20 +173,20 @@ int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err)
 	json_int_t transaction, data, metadata, block, pool_data, pool_data_reserve, pool_metadata,
 		pool_metadata_reserve;
 	int activate, with_volumes, was_active, sparse;
-	json_t *items, *before, *policy, *root = json_loads(text, 0, NULL);
+	json_t *items, *before, *volumes, *policy, *root = json_loads(text, 0, NULL);
 	size_t n_before = 0;
 	int r = -EINVAL;
 
 	if (!root ||
 	    json_unpack(root,
-			"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:s}",
+			"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:s}",
 			"pool", &pool, "name", &name, "directory", &directory, "sparse", &sparse,
 			"block_size", &block, "pool_data", &pool_data, "pool_data_reserve",
 			&pool_data_reserve, "pool_metadata", &pool_metadata, "pool_metadata_reserve",
 			&pool_metadata_reserve, "transaction", &transaction, "data", &data,
 			"metadata", &metadata, "activate", &activate, "with_volumes", &with_volumes,
-			"was_active", &was_active, "items", &items, "before", &before, "policy",
-			&policy, "when_full", &when_full) < 0)
+			"was_active", &was_active, "items", &items, "before", &before, "volumes",
+			&volumes, "policy", &policy, "when_full", &when_full) < 0)
 		goto out;
 	if (pool[0] && tm_uuid_parse(pool, &op->pool.id) < 0)
 		goto out;
@@ -213,6 +216,8 @@ int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err)
 		if (r == 0 && n_before != op->n_items)
 			r = -EINVAL;
 	}
+	if (r == 0)
+		r = volumes_from_json(volumes, &op->volumes, &op->n_volumes);
 out:
 	json_decref(root);
 	if (r < 0)
@@ -294,6 +299,7 @@ static int run_step(struct tm_op *op, size_t i, struct tm_error *err)
 			tm_store_rollback(op->core->store);
 		if (r < 0)
 			return r;
+		op->committed = op->committed || step->commit;
 		return tm_fault_hit(op->core, op->record.kind, step->name, true, err);
 	}
 	r = journal(op, TM_OP_RUNNING, i, err);
@@ -305,7 +311,23 @@ static int run_step(struct tm_op *op, size_t i, struct tm_error *err)
 	r = step->run(op, err);
 	if (r < 0)
 		return r;
+	op->committed = op->committed || step->commit;
 	return tm_fault_hit(op->core, op->record.kind, step->name, true, err);
+}
+
+/* A step that failed but can wait is as good as done. */
+static bool put_off(struct tm_op *op, size_t i)
+{
+	struct tm_log_fields fields = { .pool = op->pool.name,
+					.operation = op->record.id.text,
+					.error = &op->error };
+
+	if (!op->type->steps[i].can_wait || !op->committed)
+		return false;
+	tm_log_fields(LOG_ERR, &fields, "Step %s of %s on pool %s failed, the rest is done: %s",
+		      op->type->steps[i].name, op->record.kind, op->pool.name, op->error.detail);
+	op->error = (struct tm_error){ 0 };
+	return true;
 }
 
 static void finish(struct tm_op *op, enum tm_op_status status)
@@ -357,6 +379,7 @@ void tm_op_execute(struct tm_op *op)
 			return;
 		}
 		i = op->record.step;
+		op->committed = i > commit || op->type->steps[i].record;
 		if (op->type->steps[i].record)
 			i++; /* it was one transaction with the entry that was found */
 	} else {
@@ -369,6 +392,8 @@ void tm_op_execute(struct tm_op *op)
 					 "The daemon is stopping.");
 		else
 			r = run_step(op, i, &op->error);
+		if (r < 0 && put_off(op, i))
+			r = 0;
 		if (r < 0)
 			break;
 	}
@@ -376,7 +401,7 @@ void tm_op_execute(struct tm_op *op)
 		if (!op->error.code)
 			(void)tm_error_set(&op->error, TM_ERR_INTERNAL, -r, "Step %s failed: %s.",
 					   op->type->steps[i].name, strerror(-r));
-		if (i <= commit)
+		if (!op->committed)
 			undo(op, i);
 		else
 			op->undo_failed = true; /* cannot go back, could not go on */

@@ -28,6 +28,7 @@ struct tm_step {
 	int (*undo)(struct tm_op *op, struct tm_error *err); /* NULL: nothing to undo */
 	bool commit;
 	bool record; /* changes only the database: done in one transaction with its journal entry */
+	bool can_wait; /* failing is logged, not the operation's end: the next start does it again */
 };
 
 struct tm_op_type {
@@ -57,7 +58,7 @@ struct tm_op {
 	struct tm_policy policy;	     /* policy: the new one */
 	enum tm_when_full when_full;
 	bool activate, with_volumes;
-	bool pool_was_active;
+	bool pool_was_active; /* its device was there: undoing leaves it */
 	bool recovering; /* after a restart */
 	bool direct_io;	 /* what attaching found out */
 
@@ -66,6 +67,7 @@ struct tm_op {
 	struct tm_thin_pool_status status;
 
 	struct tm_error error;
+	bool committed; /* the point of no return is behind */
 	bool undo_failed;
 };
 

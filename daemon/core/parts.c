@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "common/cleanup.h"
 #include "common/fsutil.h"
@@ -21,6 +22,7 @@
 #define REMOVE_WAIT_MS 10000
 #define LINK_WAIT_MS   30000
 #define CHECK_LIMIT_S  600
+#define PROBE_WAIT_USEC (1000 * TM_USEC_PER_MSEC)
 
 void tm_device_path(char buf[TM_PATH_SIZE], const char *pool, const char *volume)
 {
@@ -512,6 +514,21 @@ fail:
 	return r;
 }
 
+int tm_parts_unused(struct tm_core *core, const struct tm_pool_record *pool,
+		    const struct tm_volume_record *volume, struct tm_dm_info *ret, struct tm_error *err)
+{
+	const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+	const uint64_t until = tm_now_monotonic_usec() + PROBE_WAIT_USEC;
+	int r;
+
+	for (;;) {
+		r = tm_parts_ours(core, pool, TM_ROLE_VOLUME, volume, ret, err);
+		if (r <= 0 || ret->open_count == 0 || tm_now_monotonic_usec() >= until)
+			return r;
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			       const struct tm_volume_record *volume, struct tm_error *err)
 {
@@ -519,7 +536,7 @@ int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record
 	struct tm_dm_info info;
 	int r;
 
-	r = tm_parts_ours(core, pool, TM_ROLE_VOLUME, volume, &info, err);
+	r = tm_parts_unused(core, pool, volume, &info, err);
 	if (r == -EEXIST) {
 		if (err)
 			*err = (struct tm_error){ 0 };
@@ -594,9 +611,9 @@ int tm_parts_delete_thin(struct tm_core *core, const struct tm_pool_record *pool
 int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool, struct tm_error *err)
 {
 	tm_cleanup(tm_descriptor_done) struct tm_descriptor d = { 0 };
-	tm_auto_free char *text = NULL;
+	tm_auto_free char *text = NULL, *there = NULL;
 	char path[TM_PATH_SIZE + 16];
-	size_t len;
+	size_t len, there_len;
 	int r;
 
 	TM_LOCK_SCOPE(&core->descriptor_lock);
@@ -610,6 +627,9 @@ int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool, 
 	if (r < 0)
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
 	tm_backing_descriptor_path(d.pool.directory, path);
+	if (tm_read_file(path, TM_DESCRIPTOR_LIMIT, &there, &there_len) == 0 && there_len == len &&
+	    memcmp(there, text, len) == 0)
+		return 0;
 	r = tm_write_file_atomic(path, text, len, 0600);
 	if (r < 0)
 		return tm_error_set(err, TM_ERR_IO, -r, "Cannot write the descriptor %s: %s.", path,

@@ -405,7 +405,8 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 	op->policy = pool->record.policy;
 	op->when_full = pool->record.when_full;
 	op->transaction_before = pool->record.transaction_id;
-	op->pool_was_active = pool->state == TM_POOL_ACTIVE;
+	op->pool_was_active = pool->state == TM_POOL_ACTIVE ||
+			      (pool->state == TM_POOL_UNCERTAIN && pool->status_valid);
 	op->volumes = calloc(pool->n_volumes ? pool->n_volumes : 1, sizeof(*op->volumes));
 	if (!op->volumes)
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");

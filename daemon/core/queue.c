@@ -58,6 +58,12 @@ int tm_core_operation(struct tm_core *core, const struct tm_uuid *id, struct tm_
 		*ret = core->live[i]->record;
 		ret->state = NULL;
 		ret->idempotency_key = NULL;
+		/* Nobody is told of the end before what it changed can be seen. */
+		if (ret->status == TM_OP_DONE || ret->status == TM_OP_FAILED) {
+			ret->status = TM_OP_RUNNING;
+			ret->error = (struct tm_error){ 0 };
+			ret->finished_usec = 0;
+		}
 		return 0;
 	}
 	return -ENOENT;
@@ -162,10 +168,10 @@ static void op_ended(void *arg)
 	if (pool && pool->running == op)
 		pool->running = NULL;
 	pool = tm_op_apply(op, pool);
-	tm_core_delist(core, op);
-	tm_op_free(op);
 	/* Who waited for it must see what it did. */
 	tm_core_publish(core);
+	tm_core_delist(core, op);
+	tm_op_free(op);
 	tell_waiters(core, &id);
 	if (pool)
 		tm_pool_run_queue(pool);

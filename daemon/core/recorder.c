@@ -176,6 +176,39 @@ void tm_record_sizes(struct tm_core *core, const struct tm_pool *pool, bool desc
 	tm_crew_run(core->recorder, record_sizes, s);
 }
 
+struct recorded_descriptor {
+	struct tm_core *core;
+	struct tm_pool_record pool;
+};
+
+static void record_descriptor(void *arg)
+{
+	tm_auto_free struct recorded_descriptor *d = arg;
+	struct tm_error err = { 0 };
+	uint64_t bytes;
+
+	/* Where the pool's files are not there, its file system is not mounted. */
+	if (tm_backing_part_size(&d->pool, TM_PART_DATA, &bytes, NULL) < 0)
+		return;
+	if (tm_parts_write_descriptor(d->core, &d->pool.id, &err) < 0) {
+		struct tm_log_fields fields = { .pool = d->pool.name, .error = &err };
+
+		tm_log_fields(LOG_WARNING, &fields, "The descriptor of pool %s is out of date: %s",
+			      d->pool.name, err.detail);
+	}
+}
+
+void tm_record_descriptor(struct tm_core *core, const struct tm_pool *pool)
+{
+	struct recorded_descriptor *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return;
+	d->core = core;
+	d->pool = pool->record;
+	tm_crew_run(core->recorder, record_descriptor, d);
+}
+
 static void record_samples(void *arg)
 {
 	struct recorded_samples *s = arg;

@@ -5,6 +5,7 @@
  */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,15 @@ static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes, 
 		pool->record = record;
 		tm_record_sizes(core, pool, false);
 	}
+	/* Operations are settled by now: what still differs is somebody else's doing. */
+	if (volumes && status.transaction_id != record.transaction_id) {
+		r = tm_error_set(err, TM_ERR_WRONG_STATE, ESTALE,
+				 "The metadata of pool %s is at transaction %" PRIu64
+				 ", the record at %" PRIu64 ": they do not belong together.",
+				 record.name, status.transaction_id, record.transaction_id);
+		tm_error_hint(err, "Nothing was changed. Bring back the metadata or the record that fits.");
+		return r;
+	}
 	for (size_t i = 0; volumes && i < pool->n_volumes; i++) {
 		struct tm_error local = { 0 };
 
@@ -165,11 +175,13 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 			op->pool.metadata_bytes = state.metadata_bytes;
 			op->pool.metadata_reserve_bytes = state.metadata_reserve_bytes;
 		}
+		free(op->volumes);
 		op->volumes = calloc(pool->n_volumes ? pool->n_volumes : 1, sizeof(*op->volumes));
 		op->n_volumes = op->volumes ? pool->n_volumes : 0;
 		for (size_t i = 0; i < op->n_volumes; i++)
 			op->volumes[i] = pool->volumes[i].record;
-		if (op->type->needs_pool_up) {
+		/* One whose turn had not come has nothing to be settled. */
+		if (op->type->needs_pool_up && op->record.status != TM_OP_QUEUED) {
 			struct tm_dm_info info;
 			const bool was_up =
 				tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
@@ -198,7 +210,7 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 							  "was undone");
 	if (op->undo_failed && pool)
 		mark_uncertain(pool, op->error.code ? op->error.detail : "An operation could not be undone.");
-	if (raised && pool && !op->pool.active)
+	if (raised && pool && !(pool->record.active && pool->record.policy.activate_at_start))
 		(void)tm_parts_remove_pool(core, &pool->record, NULL);
 	tm_op_free(op);
 }
@@ -228,7 +240,7 @@ struct raising {
 	struct tm_core *core;
 	struct tm_pool *pool;
 	struct tm_error err;
-	bool volumes;
+	bool there; /* its device was up already */
 	int r;
 	pthread_mutex_t *lock;
 	pthread_cond_t *done;
@@ -239,7 +251,7 @@ static void raise_job(void *arg)
 {
 	struct raising *x = arg;
 
-	x->r = raise_pool(x->core, x->pool, x->volumes, &x->err);
+	x->r = raise_pool(x->core, x->pool, true, &x->err);
 	TM_LOCK_SCOPE(x->lock);
 	if (--*x->left == 0)
 		(void)pthread_cond_signal(x->done);
@@ -267,7 +279,7 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 		if (!there && !pool->record.policy.activate_at_start)
 			continue;
 		/* Where the daemon alone was restarted the volumes are as users left them. */
-		jobs[n++] = (struct raising){ core, pool, { 0 }, true, 0, &lock, &done, &left };
+		jobs[n++] = (struct raising){ core, pool, { 0 }, there, 0, &lock, &done, &left };
 	}
 	left = n;
 	for (size_t i = 0; i < n; i++)
@@ -281,8 +293,11 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 
 		if (jobs[i].r >= 0)
 			continue;
-		/* Leave nothing half up. */
-		(void)tm_parts_remove_pool(core, &jobs[i].pool->record, NULL);
+		/* Leave nothing half up that was not there before. */
+		if (!jobs[i].there)
+			(void)tm_parts_remove_pool(core, &jobs[i].pool->record, NULL);
+		else
+			mark_uncertain(jobs[i].pool, jobs[i].err.detail);
 		(void)snprintf(jobs[i].pool->state_reason, sizeof(jobs[i].pool->state_reason), "%.*s",
 			       (int)sizeof(jobs[i].pool->state_reason) - 1, jobs[i].err.detail);
 		tm_log_fields(LOG_ERR, &fields, "Pool %s could not be activated: %s %s",
@@ -336,14 +351,20 @@ int tm_core_restore(struct tm_core *core, struct tm_error *err)
 		struct tm_thin_pool_status status;
 		char reason[256];
 
-		if (pool->state == TM_POOL_UNCERTAIN)
-			continue;
+		const bool uncertain = pool->state == TM_POOL_UNCERTAIN;
+		bool up;
+
 		memcpy(reason, pool->state_reason, sizeof(reason));
 		tm_pool_observe(pool);
-		if (pool->state != TM_POOL_ACTIVE) {
+		up = pool->state == TM_POOL_ACTIVE;
+		if (!up || uncertain)
 			memcpy(pool->state_reason, reason, sizeof(reason));
+		if (uncertain)
+			pool->state = TM_POOL_UNCERTAIN;
+		/* What could not be written the last time. */
+		tm_record_descriptor(core, pool);
+		if (!up)
 			continue;
-		}
 		if (tm_parts_saw(core, &pool->record, &status))
 			tm_pool_saw(pool, &status);
 		pool->sample_due = true;
