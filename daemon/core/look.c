@@ -24,6 +24,7 @@
 /* A mark that should be half as high again as it is gets moved by a reload, at most this often. */
 #define REMARK_INTERVAL_USEC (60 * TM_USEC_PER_SEC)
 #define SAMPLE_KEEP_USEC     (600 * TM_USEC_PER_SEC)
+#define QUEUEING_RETRY_USEC  (5 * TM_USEC_PER_SEC)
 
 /* One space as the look sees it: copies in, findings out. */
 struct look_space {
@@ -472,6 +473,16 @@ static void tell_failed(struct tm_pool *pool, const char *space, const char *rea
 			pool->record.name, space, detail);
 }
 
+/* When to try again. Where writes wait for it, that must not be left too late. */
+static uint64_t retry_after(struct tm_pool *pool, struct tm_space *s)
+{
+	const uint64_t latest = tm_now_monotonic_usec() + QUEUEING_RETRY_USEC;
+
+	if (pool->queueing_since_usec && s->backoff.not_before_usec > latest)
+		s->backoff.not_before_usec = latest;
+	return s->backoff.not_before_usec;
+}
+
 /* What became of one space: latencies, back-off, events. Returns when to try again, 0: not. */
 static uint64_t settle_space(struct tm_pool *pool, struct tm_space *s, const struct look *l,
 			     const struct look_space *ls, const char *space, uint64_t unit)
@@ -500,7 +511,7 @@ static uint64_t settle_space(struct tm_pool *pool, struct tm_space *s, const str
 			return 0;
 		}
 		if (ls->blocked)
-			return s->backoff.not_before_usec;
+			return retry_after(pool, s);
 		first = tm_backoff_fail(&s->backoff, now);
 		if (first)
 			tell_failed(pool, space,
@@ -508,15 +519,15 @@ static uint64_t settle_space(struct tm_pool *pool, struct tm_space *s, const str
 							 : "kernel",
 				    l->extend_error.code ? l->extend_error.detail
 							 : "unknown cause");
-		return s->backoff.not_before_usec;
+		return retry_after(pool, s);
 	case TM_EXTEND_NO_BACKING:
 		if (ls->blocked)
-			return s->backoff.not_before_usec;
+			return retry_after(pool, s);
 		first = tm_backoff_fail(&s->backoff, now);
 		if (first)
 			tell_failed(pool, space, "no-space",
 				    "the file system below has no room left.");
-		return s->backoff.not_before_usec;
+		return retry_after(pool, s);
 	case TM_EXTEND_AT_MAXIMUM:
 		if (before != TM_EXTEND_AT_MAXIMUM)
 			tell_failed(pool, space, "at-maximum", "the policy's maximum is reached.");
