@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import mmap
 import os
+import select
+import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -53,6 +58,8 @@ def create(t: tm.Case, name: str, mib: int = 64, directory: Path | str | None = 
 
 def destroy(name: str) -> None:
     """Delete a pool with its volumes, if it is there."""
+    for writer in list(Writer.running):  # of a case that failed
+        writer.kill()
     if api("GET", f"/v1/pools/{name}").status == 200:
         for point in tm.mounts("/scratch"):
             source = tm.sh(["findmnt", "-no", "SOURCE", point], check=False).out.strip()
@@ -145,3 +152,65 @@ def picture(*places: Path) -> dict[str, object]:
 def same(t: tm.Case, before: dict[str, object], after: dict[str, object], what: str) -> None:
     for key, value in before.items():
         t.equal(after[key], value, f"{key} after {what}")
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+class Writer:
+    """A process that writes a pattern straight to a device, past the page cache, so that it feels
+    what the pool does. `pause`: seconds between two MiB."""
+
+    running: set[Writer] = set()
+
+    def __init__(self, device: str, mib: int, seed: int, offset_mib: int = 0, pause: float = 0) -> None:
+        self.device, self.mib, self.seed, self.offset = device, mib, seed, offset_mib
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os._exit(self._write(pause))
+            finally:
+                os._exit(255)
+        self.fd = os.pidfd_open(self.pid)
+        Writer.running.add(self)
+
+    def _write(self, pause: float) -> int:
+        page = mmap.mmap(-1, MIB)  # direct I/O wants whole pages
+        fd = os.open(self.device, os.O_WRONLY | os.O_DIRECT)
+        try:
+            os.lseek(fd, self.offset * MIB, os.SEEK_SET)
+            for block in tm._blocks(self.seed, self.mib):
+                page[:] = block
+                if os.write(fd, page) != MIB:
+                    return errno.EIO
+                time.sleep(pause)
+            os.fsync(fd)
+        except OSError as err:
+            return err.errno or errno.EIO
+        return 0
+
+    def ended(self, limit: float = 0) -> bool:
+        return bool(select.select([self.fd], [], [], limit)[0])
+
+    def _end(self) -> int:
+        Writer.running.discard(self)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        if self.ended(30):  # a write that waits for space cannot be killed
+            self._end()
+
+    def wait(self, limit: float) -> int:
+        """The errno of the write that failed, 0 when all is written."""
+        if not self.ended(limit):
+            raise tm.Failed(f"writing {self.mib} MiB to {self.device}: not done after {limit:g} s")
+        return self._end()
+
+    def finish(self, limit: float = 120) -> None:
+        """All is written, and it is what is read back."""
+        error = self.wait(limit)
+        if error:
+            raise tm.Failed(f"writing to {self.device}: {os.strerror(error)}")
+        tm.drop_caches()
+        tm.verify_pattern(self.device, self.mib, self.seed, self.offset)

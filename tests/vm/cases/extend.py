@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pools that grow by themselves, that may not grow, that cannot grow; and who is told of it."""
+
+import datetime
+import errno
+import http.client
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pools
+import tm
+from contract import api
+
+LIMIT = 300
+DISKS = ["2G"]
+MIB = pools.MIB
+TIMEOUT = Path("/sys/module/dm_thin_pool/parameters/no_space_timeout")
+PATIENCE = 10  # the kernel's, in seconds, while this runs
+
+
+def when(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def kinds(after, **filters):
+    return [e["type"] for e in pools.events(after, **filters)]
+
+
+def mark_in_kernel(name):
+    """The low-water mark of the live table, in bytes."""
+    return int(tm.sh(["dmsetup", "table", f"{name}:_pool"]).out.split()[6]) * 65536
+
+
+# ---- who listens ---------------------------------------------------------------------------------
+
+class Bus:
+    """What the system bus carries, as busctl sees it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.out = open(path, "w")
+        self.process = subprocess.Popen(
+            ["busctl", "--system", "monitor", "--json=short", "org.thinmgr1"],
+            stdin=subprocess.DEVNULL, stdout=self.out, stderr=subprocess.DEVNULL)
+
+    def signals(self):
+        found = []
+        for line in self.path.read_text().splitlines():
+            message = json.loads(line)
+            if message.get("type") == "signal" and message.get("interface") == "org.thinmgr1.Manager":
+                found.append((message["member"], message["payload"]["data"]))
+        return found
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.out.close()
+
+
+class Stream:
+    """A reader of the event stream, in a process of its own: one line of JSON an event."""
+
+    def __init__(self, path, last=None):
+        self.path = path
+        self.out = open(path, "a")
+        argv = ["curl", "-sN", "--unix-socket", tm.SOCKET, "-H", "Accept: text/event-stream"]
+        if last is not None:
+            argv += ["-H", f"Last-Event-ID: {last}"]
+        self.process = subprocess.Popen([*argv, "http://localhost/v1/events"],
+                                        stdin=subprocess.DEVNULL, stdout=self.out)
+
+    def events(self):
+        """Those that came whole: an id, a type, the data, an empty line."""
+        found = []
+        for chunk in self.path.read_text().split("\n\n")[:-1]:
+            lines = dict(line.split(": ", 1) for line in chunk.splitlines() if not line.startswith(":"))
+            if "data" in lines:  # not only a comment, or when to come back
+                event = json.loads(lines["data"])
+                if (lines["id"], lines["event"]) != (str(event["seq"]), event["type"]):
+                    raise tm.Failed(f"an event's head is not its own: {lines}")
+                found.append(event)
+        return found
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.out.close()
+
+
+# ---- the parts -----------------------------------------------------------------------------------
+
+def fast_writer(t):
+    """Data and metadata grow ahead of a writer at full speed."""
+    before = pools.last_seq()
+    pools.create(t, "race", 64, metadata_size=128 * 1024,
+                 policy={"data": {"maximum": 1024 * MIB}, "metadata": {"step_min": 65536}})
+    device = pools.volume("race", "v", 1024)
+    small = pools.pool("race")["metadata"]["size"]
+    writer = pools.Writer(device, 384, seed=21)
+    writer.finish(180)
+    race = pools.pool("race")
+    extended = [e["data"] for e in pools.events(before, pool="race", type="extended")]
+    spaces = [d["space"] for d in extended]
+    t.check(spaces.count("data") >= 3, f"data grew again and again: {extended}")
+    t.check("metadata" in spaces and race["metadata"]["size"] > small, f"metadata grew: {extended}")
+    got = set(kinds(before, pool="race"))
+    t.check(not got & {"out-of-space", "queueing", "mode-changed", "extend-failed", "needs-check"},
+            f"it never ran out: {sorted(got)}")
+    t.check("low-space" in got, "low-space was told")
+    for space in ("data", "metadata"):
+        steps = [(d["from"], d["to"]) for d in extended if d["space"] == space]
+        t.check(all(a[1] == b[0] for a, b in zip(steps, steps[1:])) and
+                all(a < b for a, b in steps), f"one step follows the other: {steps}")
+        t.equal(race[space]["size"], steps[-1][1], f"size of {space} at the end")
+        t.equal(race[space]["extensions"], len(steps), f"extensions of {space}")
+    times = race["data"]["reaction_usec"]
+    t.check(times["count"] >= 1 and 0 < times["median"] <= times["slowest"], "its own reaction time")
+    t.equal(mark_in_kernel("race"), race["data"]["low_water"], "the mark in the kernel")
+    t.log(f"384 MiB: {spaces.count('data')} steps of data, {spaces.count('metadata')} of metadata; "
+          f"reaction {times['median'] / 1000:.1f} ms, slowest {times['slowest'] / 1000:.1f} ms")
+    pools.destroy("race")
+
+
+def exact_mark(t):
+    """A pool with exactly the mark left is low: levels decide, however it came there.
+
+    The kernel speaks up when it allocates a block while no more than the mark is free, so a writer
+    that stops right there makes no event; the next look must see it.
+    """
+    pools.create(t, "tie", 64, policy={"sample_seconds": 3600})
+    device = pools.volume("tie", "v", 512)
+    done = 0
+
+    def provision(blocks):
+        nonlocal done
+        tm.sh(["dd", "if=/dev/zero", f"of={device}", "bs=64k", f"count={blocks}", f"seek={done}",
+               "oflag=direct", "status=none"])
+        done += blocks
+
+    def left():
+        status = tm.thin_status("tie:_pool")
+        return status.data_total - status.data_used - mark_in_kernel("tie") // 65536
+
+    def come_to_the_mark():
+        while left() > 0:  # the mark may move while this comes near
+            provision(max(1, left() - 1))
+        t.equal(left(), 0, "blocks above the mark")
+
+    come_to_the_mark()
+    before = pools.last_seq()
+    t.equal(kinds(0, pool="tie", type="extended"), [], "extensions so far")
+    provision(1)  # the allocation that finds exactly the mark free
+    event = pools.wait_event("extended", before, 5, pool="tie")
+    t.equal((event["data"]["space"], event["data"]["reason"]), ("data", "low-water"), "what was extended")
+    t.check("low-space" in kinds(before, pool="tie"), "low-space was told")
+    took = event["data"]["reaction_usec"] / 1000
+
+    pools.policy("tie", sample_seconds=5)
+    before = pools.last_seq()
+    provision(left())
+    t.check(left() == 0 or kinds(before, pool="tie", type="extended"), "at the mark")
+    event = pools.wait_event("extended", before, 15, pool="tie")
+    t.equal(event["data"]["reason"], "level", "why it was extended")
+    t.log(f"a tie: {took:.1f} ms by the kernel's event; one without an event: by the next sample")
+
+
+def the_mark(t):
+    """The mark outlasts an extension at the rate seen, is never under the percentage or over half."""
+    for name in ("tie",):
+        doc = pools.pool(name)["data"]
+        size, mark, times = doc["size"], doc["low_water"], doc["reaction_usec"]
+        percent = pools.pool(name)["policy"]["data"]["low_water_percent"]
+        need = doc["write_rate"] * 4 * times["slowest"] // 1_000_000
+        t.check(mark >= min(size // 2, max(size * percent // 100, need)) - 65536,
+                f"{name}: {mark} of {size} outlasts {need} at {doc['write_rate']} bytes a second")
+        t.check(mark <= size // 2 + 65536, f"{name}: {mark} of {size} is not over half")
+    # It follows the policy at once, in both directions.
+    pools.policy("tie", data={"low_water_percent": 45})
+    high = mark_in_kernel("tie")
+    pools.policy("tie", data={"auto_extend": False, "low_water_percent": 5})
+    low = mark_in_kernel("tie")
+    size = pools.pool("tie")["data"]["size"]
+    t.check(high >= size * 45 // 100 and low <= size * 6 // 100, f"the mark follows: {high}, then {low}")
+
+
+def by_hand(t):
+    before = pools.pool("tie")
+    more = before["data"]["size"] + 64 * MIB
+    plan = api("POST", "/v1/pools/tie/extend?dry_run=true", {"data_size": more}, expect=200).body
+    t.equal((plan["id"], plan["kind"]), (None, "pool-extend"), "a dry run")
+    t.equal(pools.pool("tie")["data"]["size"], before["data"]["size"], "size after a dry run")
+    seq = pools.last_seq()
+    pools.change("POST", "/v1/pools/tie/extend",
+                 {"data_size": more, "metadata_size": before["metadata"]["size"] + MIB})
+    after = pools.pool("tie")
+    t.equal((after["data"]["size"], after["metadata"]["size"]), (more, before["metadata"]["size"] + MIB), "sizes")
+    status = tm.thin_status("tie:_pool")
+    t.equal((status.data_total * 65536, status.metadata_total * 4096), (more, after["metadata"]["size"]),
+            "sizes in the kernel")
+    t.equal([e["data"]["reason"] for e in pools.events(seq, type="extended")], ["requested"] * 2, "told as asked for")
+    for body, field in (({"data_size": more - MIB}, "/data_size"),
+                        ({"metadata_size": before["metadata"]["size"]}, "/metadata_size")):
+        reply = api("POST", "/v1/pools/tie/extend?wait=60", body, expect=400)
+        t.equal((reply.body["type"][18:], reply.body["field"]), ("out-of-range", field), "smaller")
+    reply = api("POST", "/v1/pools/tie/extend?wait=60", {"data_size": 1 << 50}, expect=507)
+    t.check(reply.body["type"].endswith("no-space") and reply.body["hint"], "more than there is")
+    tm.sh(["thinmgr", "pool", "extend", "tie", "--data", "+32M"])
+    t.equal(pools.pool("tie")["data"]["size"], more + 32 * MIB, "by the command")
+    pools.destroy("tie")
+
+
+def at_maximum(t):
+    """A pool that may not grow: writes wait, the end of the wait is known, more space ends it."""
+    before = pools.last_seq()
+    pools.create(t, "full", 32, policy={"data": {"maximum": 48 * MIB, "step_min": 16 * MIB}})
+    device = pools.volume("full", "v", 256)
+    writer = pools.Writer(device, 64, seed=31)
+    event = pools.wait_event("queueing", before, 30, pool="full")
+    seen = time.time()
+    doc = pools.pool("full")
+    t.equal(doc["data"]["size"], 48 * MIB, "its size")
+    t.equal((doc["mode"], doc["data"]["verdict"]), ("out_of_data_space", "at_maximum"), "its state")
+    since, until = when(doc["queueing"]["since"]), when(doc["queueing"]["until"])
+    t.check(abs(until - since - PATIENCE) < 0.01, "the wait is as long as the kernel's")
+    t.check(0 <= seen - since < 5, "it began just now")
+    t.equal(event["data"]["until"], doc["queueing"]["until"], "the event says the same")
+    t.equal([e["data"]["until"] is not None for e in pools.events(before, type="out-of-space")], [True], "told once")
+    shown = tm.sh(["thinmgr", "pool", "show", "full"]).out
+    t.check("ait" in shown and "out_of_data_space" in shown or "Queueing" in shown, f"shown: {shown}")
+    t.check(not writer.ended(), "the writer waits")
+    failed = pools.events(before, pool="full", type="extend-failed")
+    t.equal([e["data"]["reason"] for e in failed], ["at-maximum"], "told once that it may not grow")
+    # In time.
+    pools.change("POST", "/v1/pools/full/extend", {"data_size": 96 * MIB})
+    writer.finish(60)
+    doc = pools.pool("full")
+    t.equal((doc["mode"], doc["queueing"]), ("write", None), "after extending")
+    pools.wait_event("queueing-ended", before, 5, pool="full")
+
+    # Not in time: the kernel gives up when it said it would.
+    before = pools.last_seq()
+    writer = pools.Writer(device, 64, seed=32, offset_mib=64)
+    began = when(pools.wait_event("queueing", before, 30, pool="full")["time"])
+    until = when(pools.pool("full")["queueing"]["until"])
+    error = writer.wait(PATIENCE + 20)
+    late = time.time() - until
+    t.check(error in (errno.ENOSPC, errno.EIO), f"the write fails: {os.strerror(error)}")
+    t.check(-1.5 < late < 5, f"it fails when it was said to: {late:+.1f} s")
+    t.check(until - began < PATIENCE + 1, "counted from the beginning")
+    tm.wait_for(lambda: pools.pool("full")["queueing"] is None, 10, "the end of the wait")
+    ended = pools.wait_event("queueing-ended", before, 5, pool="full")
+    t.check("fail" in ended["message"], "what became of the writes is told")
+    pools.change("POST", "/v1/pools/full/extend", {"data_size": 160 * MIB})
+    tm.wait_for(lambda: pools.pool("full")["mode"] == "write", 10, "writing again")
+    pools.Writer(device, 64, seed=32, offset_mib=64).finish(60)
+    t.check(not tm.thin_status("full:_pool").needs_check, "no check is needed")
+    t.check(tm.thin_status("full:_pool").queue, "the next time, writes wait again")
+    t.log(f"errors came {late:+.1f} s after the time announced")
+    pools.destroy("full")
+
+
+def no_backing(t):
+    """The file system below is full: told once, tried less and less often, resumed when there is room."""
+    disk = t.scratch / "disk"
+    tm.sh(["mkfs.ext4", "-q", "-F", t.disks[0], "360M"])
+    disk.mkdir()
+    tm.sh(["mount", t.disks[0], str(disk)])
+    t.defer(tm.sh, ["umount", str(disk)])
+    before = pools.last_seq()
+    pools.create(t, "tight", 32, directory=disk / "pool",
+                 policy={"data": {"step_min": 16 * MIB, "step_percent": 10}})
+    device = pools.volume("tight", "v", 1024)
+    ballast = disk / "ballast"
+    room = pools.pool("tight")["backing"]["free"]
+    tm.sh(["fallocate", "-l", str(room - 8 * MIB), str(ballast)])
+    writer = pools.Writer(device, 128, seed=41, pause=0.05)
+    failed = pools.wait_event("extend-failed", before, 60, pool="tight")
+    t.equal(failed["data"]["space"], "data", "what could not grow")
+    t.check("no room" in failed["data"]["detail"] or "free" in failed["data"]["detail"], failed["data"]["detail"])
+    tm.wait_for(lambda: pools.pool("tight")["data"]["verdict"] == "no_backing", 10, "the verdict")
+    looks = tm.sh(["journalctl", "-u", "thinmgrd", "-o", "cat", "--since=-1min"]).out.count("Pool tight could not be given")
+    time.sleep(4)
+    t.equal(len(pools.events(before, pool="tight", type="extend-failed")), 1, "failures told of")
+    t.equal(looks, 1, "failures in the journal")
+    ballast.unlink()
+    resumed = pools.wait_event("extend-resumed", before, 70, pool="tight")
+    writer.finish(90)
+    doc = pools.pool("tight")
+    t.equal((doc["mode"], doc["queueing"]), ("write", None), "at the end")
+    t.check(doc["data"]["size"] >= 128 * MIB, "it grew")
+    t.log(f"resumed {when(resumed['time']) - when(failed['time']):.1f} s after the failure; "
+          f"events: {', '.join(kinds(before, pool='tight'))}")
+    t.check(len(pools.events(before, pool="tight", type="extend-failed")) <= 2, "no storm of failures")
+    pools.destroy("tight")
+
+
+def sparse(t):
+    pools.create(t, "thin", 256, backing={"sparse": True})
+    device = pools.volume("thin", "v", 512)
+    data = t.scratch / "thin" / "data"
+    t.check(data.stat().st_blocks * 512 < 16 * MIB, "nothing is allocated ahead")
+    pools.Writer(device, 160, seed=51).finish(60)
+    t.check(pools.pool("thin")["data"]["extensions"] >= 1, "a sparse pool grows, too")
+    held = data.stat().st_blocks
+    tm.sh(["blkdiscard", device])
+    tm.wait_for(lambda: data.stat().st_blocks < held // 2, 20, "discards reaching the file")
+    pools.destroy("thin")
+
+
+def told(t, bus, stream, first):
+    """Every listener heard the same, nothing twice, nothing left out."""
+    events = pools.events(first)
+    by_seq = {e["seq"]: e for e in events}
+    t.equal(list(by_seq), list(range(first + 1, first + 1 + len(events))), "numbers without a gap")
+    tm.wait_for(lambda: len(stream.events()) >= len(events), 10, "the stream's end")
+    t.equal(stream.events(), events, "the stream")
+    tm.wait_for(lambda: bus.signals() and bus.signals()[-1][1][0] == events[-1]["seq"], 10, "the bus's end")
+    signals = bus.signals()
+    t.equal([data[:3] for member, data in signals if member == "Event"],
+            [[e["seq"], e["type"], e["severity"]] for e in events], "signals Event on the bus")
+    special = {"low-space": "LowSpace", "metadata-low-space": "LowSpace", "extended": "Extended",
+               "out-of-space": "OutOfSpace", "mode-changed": "ModeChanged", "extend-failed": "ExtendFailed"}
+    heard = [(member, data[-1]) for member, data in signals if member != "Event"]
+    t.equal(heard, [(special[e["type"]], e["seq"]) for e in events if e["type"] in special],
+            "the signals with figures")
+    t.equal({member for member, _ in heard}, set(special.values()), "each of them was heard")
+    for member, data in signals:
+        if member == "Extended":
+            figures = by_seq[data[-1]]["data"]
+            t.equal(data[1:5], [figures[k] for k in ("space", "from", "to", "reaction_usec")], "figures of Extended")
+        elif member == "OutOfSpace":
+            until = by_seq[data[-1]]["data"]["until"]
+            t.check(abs(data[1] / 1e6 - when(until)) < 0.01, "figures of OutOfSpace")
+    t.log(f"{len(events)} events, {len(signals)} signals")
+
+
+def over_restart(t, stream):
+    """Numbers go on over restarts, and a reader who comes back misses nothing."""
+    last = stream.events()[-1]["seq"]
+    stream.close()
+    pools.create(t, "again", 16)
+    tm.restart()
+    pools.policy("again", sample_seconds=10)
+    tm.restart(kill=True)
+    pools.destroy("again")
+    missed = pools.events(last)
+    got = [e["type"] for e in missed]
+    t.equal(got, ["pool-created", "daemon-started", "policy-changed", "daemon-started", "pool-deleted"], "events")
+    t.equal([e["seq"] for e in missed], list(range(last + 1, last + 6)), "numbers over restarts")
+    path = t.scratch / "stream-2"
+    back = Stream(path, last)
+    t.defer(back.close)
+    tm.wait_for(lambda: len(back.events()) >= 5, 10, "what was missed")
+    t.equal(back.events(), missed, "what was missed")
+    # Of a number that was never given, all that is kept.
+    ahead = Stream(t.scratch / "stream-3", last + 1000)
+    t.defer(ahead.close)
+    oldest = pools.events()[0]
+    tm.wait_for(lambda: ahead.events(), 10, "the oldest event")
+    t.equal(ahead.events()[0], oldest, "the oldest event")
+    # Readers are let go when the daemon stops.
+    tm.restart()
+    t.equal(back.process.wait(10) in (0, 18), True, "the stream ends with the daemon")
+    with_list = api("GET", f"/v1/events?after={last}&limit=2", expect=200).body
+    t.equal([e["seq"] for e in with_list["items"]], [last + 1, last + 2], "a page of them")
+    try:
+        api("GET", "/v1/events?after=x", expect=400)
+    except http.client.HTTPException as err:
+        raise tm.Failed(str(err)) from err
+
+
+def run(t):
+    kept = TIMEOUT.read_text()
+    t.defer(TIMEOUT.write_text, kept)
+    TIMEOUT.write_text(f"{PATIENCE}\n")
+    first = pools.last_seq()
+    bus, stream = Bus(t.scratch / "bus"), Stream(t.scratch / "stream", first)
+    t.defer(bus.close)
+    t.defer(stream.close)
+    tm.wait_for(lambda: (t.scratch / "bus").exists() and bus.process.poll() is None, 5, "busctl")
+    time.sleep(1)
+    began = time.monotonic()
+    for part in (fast_writer, exact_mark, the_mark, by_hand, at_maximum, no_backing, sparse):
+        part(t)
+        t.log(f"{part.__name__}: {time.monotonic() - began:.1f} s")
+        began = time.monotonic()
+    told(t, bus, stream, first)
+    over_restart(t, stream)
+    t.log(f"events: {time.monotonic() - began:.1f} s")
