@@ -8,8 +8,6 @@ pools agrees, the metadata is clean, all data is there, and the same request suc
 Without FULL=1 every step has its turn once, before it or after it.
 """
 
-import time
-
 import crashlab
 import tm
 
@@ -52,19 +50,5 @@ def strike(w, point):
 def run(t):
     every = crashlab.points()
     chosen = every if t.full else crashlab.reduced(every)
-    daemon = crashlab.Daemon(t)
-    daemon.start()
-    w = crashlab.World(t, daemon)
-    w.set_up()
-    for point in chosen:
-        began = time.monotonic()
-        try:
-            strike(w, point)
-        except Exception:
-            t.log(f"at {point}; thinmgrd said:\n{daemon.said()}")
-            raise
-        t.log(f"{str(point):<48} {'done' if point.done else 'undone'} {time.monotonic() - began:5.1f} s")
-    crashlab.verify_soon(t.scratch)
-    w.tear_down()
-    crashlab.verify_soon(t.scratch)
+    crashlab.strike_all(t, chosen, strike)
     t.log(f"{len(chosen)} of {len(every)} points, {len(crashlab.SCENARIOS)} operations")

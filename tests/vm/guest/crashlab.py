@@ -331,8 +331,8 @@ class World:
 
     t: tm.Case
     daemon: Daemon
-    checks: list[tuple[str, int, int]] = field(default_factory=list)  # device, MiB, seed
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # of the first MiB, by volume
+    file: str = ""  # of the file in the mounted volume
 
     @property
     def scratch(self) -> Path:
@@ -345,14 +345,12 @@ class World:
         make_pool("b", t.scratch / "b", 16)
         for seed, (pool, volume, mib) in enumerate((("keep", "data", 8), ("a", "vol", 16),
                                                     ("b", "vol", 16))):
-            node = make_volume(pool, volume, mib)
-            tm.write_pattern(node, 2, seed)
-            self.checks.append((f"{pool}/{volume}", 2, seed))
+            self.digests[f"{pool}/{volume}"] = tm.write_pattern(make_volume(pool, volume, mib), 1, seed)
         node = make_volume("a", "fs", 32)
         tm.sh(["mkfs.ext4", "-q", "-O", "^has_journal", node])
         tm.sh(["mkdir", "-p", t.scratch / "mnt"])
         tm.sh(["mount", node, t.scratch / "mnt"])
-        self.digests["file"] = tm.write_pattern(t.scratch / "mnt/file", 2, 77)
+        self.file = tm.write_pattern(t.scratch / "mnt/file", 1, 77)
 
     def tear_down(self) -> None:
         for point in tm.mounts(str(self.scratch / "mnt")):
@@ -360,21 +358,29 @@ class World:
         for pool in pools():
             do("DELETE", f"/v1/pools/{pool['name']}?with_volumes=true")
 
-    def verify_data(self, more: list[tuple[str, int, int]] | None = None) -> None:
-        there = {f"{p}/{n}": v for p, vs in ((p["name"], volumes(p["name"])) for p in pools())
-                 for n, v in ((v["name"], v) for v in vs)}
-        for name, mib, seed in self.checks + (more or []):
+    def verify_data(self) -> None:
+        there = {f"{p['name']}/{v['name']}": v for p in pools() for v in volumes(p["name"])}
+        for name, wanted in self.digests.items():
             # A renamed one is found under its other name; an inactive one is read later.
             v = there.get(name) or there.get(f"{name}-renamed")
             if v is None:
                 raise tm.Failed(f"volume {name} is gone")
             if v["active"]:
-                tm.verify_pattern(v["device"], mib, seed)
-        # A frozen file system would hang here.
-        tm.sh(["dd", "if=/dev/zero", f"of={self.scratch}/mnt/probe", "bs=4096", "count=1",
-               "conv=fsync", "status=none"], limit=20)
-        if "file" in self.digests:
-            tm.verify_pattern(self.scratch / "mnt/file", 2, 77)
+                _same(tm.digest(v["device"], 1), wanted, f"what was written to {name}")
+        # A file system left frozen would hang here.
+        signal.alarm(30)
+        fd = os.open(self.scratch / "mnt/probe", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.write(fd, os.urandom(4096))
+            os.fsync(fd)
+            # Not what is left in memory, but what is on the volume.
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            with open(self.scratch / "mnt/file", "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+            signal.alarm(0)
+        _same(tm.digest(self.scratch / "mnt/file"), self.file, "the file in the mounted volume")
 
 
 @dataclass
@@ -595,3 +601,37 @@ def same_state(got: dict, wanted: dict, what: str) -> None:
     odd = [f"{n}: {got.get(n)} where {wanted.get(n)} was expected" for n in names
            if got.get(n) != wanted.get(n)]
     raise tm.Failed(f"{what}: " + "; ".join(odd))
+
+
+def strike_all(t: tm.Case, chosen: list[Point], strike: Callable[[World, Point], None],
+               most: int = 8) -> None:
+    """Each point in turn, on a world made anew after one that failed; fail if any did."""
+    failed: list[Point] = []
+    w = None
+    for point in chosen:
+        began = time.monotonic()
+        if w is None:
+            w = World(t, Daemon(t))
+            w.daemon.start()
+            w.set_up()
+        try:
+            strike(w, point)
+        except Exception as err:
+            failed.append(point)
+            t.log(f"{point}: FAILED: {err}\nthinmgrd said:\n{w.daemon.said()}")
+            w.daemon.kill()
+            if len(failed) >= most:
+                raise tm.Failed(f"{len(failed)} points failed, the rest was not tried") from err
+            tm.force_clean()
+            t.scratch.mkdir(parents=True, exist_ok=True)
+            w = None
+            continue
+        t.log(f"{str(point):<48} {'done' if point.done else 'undone':<6} "
+              f"{time.monotonic() - began:5.1f} s")
+    if w is not None:
+        verify_soon(t.scratch)
+        w.tear_down()
+        verify_soon(t.scratch)
+    if failed:
+        raise tm.Failed(f"{len(failed)} of {len(chosen)} points failed: "
+                        + ", ".join(map(str, failed)))
