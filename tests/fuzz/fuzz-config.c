@@ -24,13 +24,16 @@ static unsigned long lines(const uint8_t *data, size_t size)
 	return n;
 }
 
+static int same_bytes(const void *a, const void *b, size_t n)
+{
+	return memcmp(a, b, n) == 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct tm_config config, before;
-	const unsigned char *bytes = (const unsigned char *)&config;
-	const unsigned char *bytes_before = (const unsigned char *)&before;
 	struct tm_error err = { 0 };
 
 	memset(&config, 0, sizeof(config));
@@ -42,7 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		require(err.code == TM_ERR_BAD_CONFIG);
 		require(strncmp(err.detail, "f:", 2) == 0);
 		require(line >= 1 && line <= lines(data, size));
-		require(memcmp(bytes_before, bytes, sizeof(config)) == 0);
+		/* As bytes: nothing at all was written to. */
+		require(same_bytes(&before, &config, sizeof(config)));
 		for (const char *p = err.detail; *p; p++)
 			require(*p >= ' ' && *p <= '~');
 		return 0;
@@ -53,6 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	require(config.log_level >= LOG_ERR && config.log_level <= LOG_DEBUG);
 	require(config.worker_threads >= 1 && config.worker_threads <= 32);
 	require(config.loopback_port <= 65535);
+	require(config.loopback_admin == false || config.loopback_admin == true);
 	require(config.max_body_bytes >= 4096 && config.max_body_bytes <= 64 * TM_MIB);
 	require(config.http_threads >= 1 && config.http_threads <= 16);
 	require(config.max_connections >= 1 && config.max_connections <= 10000);

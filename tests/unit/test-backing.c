@@ -22,6 +22,7 @@
 #include "backing/fs.h"
 #include "common/cleanup.h"
 #include "common/units.h"
+#include "skip.h"
 
 /* ---- decisions ---------------------------------------------------------------------------- */
 
@@ -179,7 +180,7 @@ static void needs_fit_file_system(const struct place *p)
 
 	assert_int_equal(statfs(p->base, &fs), 0);
 	if (tm_fs_check((uint32_t)fs.f_type, false, p->base, NULL) < 0)
-		skip();
+		TM_SKIP("file pools cannot lie on this file system");
 }
 
 static void make(struct place *p)
@@ -367,7 +368,7 @@ static void tmpfs_refused(void **state)
 
 	(void)state;
 	if (statfs("/dev/shm", &fs) < 0 || fs.f_type != TMPFS_MAGIC)
-		skip();
+		TM_SKIP("/dev/shm is not a tmpfs");
 	REFUSED(EOPNOTSUPP, TM_ERR_UNSUPPORTED, tm_backing_probe(&pool, &err));
 }
 

@@ -28,6 +28,7 @@
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "common/units.h"
+#include "skip.h"
 
 #define RETRY_USEC (20 * TM_USEC_PER_MSEC)
 #define LIMIT_USEC (20 * TM_USEC_PER_SEC)
@@ -322,7 +323,7 @@ static const char *ask(struct fixture *f, const char *property)
 static void up(struct fixture *f)
 {
 	if (!find_daemon())
-		skip();
+		TM_SKIP("dbus-daemon is not installed");
 	start_daemon(f);
 	connect_client(f);
 	run_until(f, is_ready);
@@ -463,7 +464,7 @@ static void test_name_is_taken(void **state)
 	uint64_t until;
 
 	if (!find_daemon())
-		skip();
+		TM_SKIP("dbus-daemon is not installed");
 	start_daemon(f);
 	/* Without the loop running the name is the client's first. */
 	for (int i = 0; access(f->socket, F_OK) < 0; i++) {
@@ -491,7 +492,7 @@ static void test_free_at_any_time(void **state)
 	struct fixture *f = *state;
 
 	if (!find_daemon())
-		skip();
+		TM_SKIP("dbus-daemon is not installed");
 	start_daemon(f);
 	run_until(f, socket_is_there);
 	for (int i = 0; i < 20; i++) {

@@ -2,13 +2,16 @@
 /* The HTTP server itself, over its socket, with a core made for tests. */
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <grp.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -19,7 +22,9 @@
 
 #include "api/http-server.h"
 #include "api/listen.h"
+#include "common/units.h"
 #include "fake-core.h"
+#include "skip.h"
 
 #define TCP_PORT    18347
 #define MAX_STREAMS 5
@@ -53,10 +58,12 @@ static void start_server(void)
 
 static int setup(void **state)
 {
-	const struct group *group = getgrgid(getegid());
+	struct group entry, *group = NULL;
+	char names[4096];
 
 	(void)state;
 	memset(&f, 0, sizeof(f));
+	(void)getgrgid_r(getegid(), &entry, names, sizeof(names), &group);
 	f.core = fake_core_new();
 	(void)snprintf(f.path, sizeof(f.path), "%s/sock", f.core->directory);
 	(void)snprintf(f.group, sizeof(f.group), "%s", group ? group->gr_name : "root");
@@ -111,6 +118,54 @@ static int dial_tcp(void)
 	assert_true(fd >= 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	return fd;
+}
+
+/* Sockets of this process, the server's ends among them. */
+static unsigned int count_sockets(void)
+{
+	unsigned int n = 0;
+	struct dirent *entry;
+	DIR *dir = opendir("/proc/self/fd");
+
+	assert_non_null(dir);
+	while ((entry = readdir(dir))) {
+		struct stat st;
+
+		n += fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 && S_ISSOCK(st.st_mode);
+	}
+	(void)closedir(dir);
+	return n;
+}
+
+static bool pause_until(uint64_t end_usec)
+{
+	(void)poll(NULL, 0, 5);
+	return tm_now_monotonic_usec() < end_usec;
+}
+
+/* Until the server has closed what was opened since there were @n. */
+static bool wait_sockets(unsigned int n)
+{
+	const uint64_t end = tm_now_monotonic_usec() + 10 * TM_USEC_PER_SEC;
+
+	while (count_sockets() > n) {
+		if (!pause_until(end))
+			return false;
+	}
+	return true;
+}
+
+/* Until the server has read all that was said. */
+static bool wait_read(int fd)
+{
+	const uint64_t end = tm_now_monotonic_usec() + 10 * TM_USEC_PER_SEC;
+	int unread = 1;
+
+	while (ioctl(fd, SIOCOUTQ, &unread) == 0 && unread > 0) {
+		if (!pause_until(end))
+			return false;
+	}
+	return unread == 0;
 }
 
 /* May come to an end early: the server may refuse before it has read all. */
@@ -659,7 +714,7 @@ static void knows_peers(void **state)
 
 	(void)state;
 	if (geteuid() != 0)
-		skip();
+		TM_SKIP("only root can become somebody else");
 	for (size_t i = 0; i < TM_ARRAY_SIZE(many); i++)
 		many[i] = (gid_t)(10000 + i);
 	many[TM_ARRAY_SIZE(many) - 1] = 4001;
@@ -755,11 +810,13 @@ static void lets_viewers_in(void **state)
 	static const char read[] = "GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 	static const char change[] =
 		"POST /v1/pools/tank/activate HTTP/1.1\r\nHost: localhost\r\n\r\n";
-	const struct group *view = getgrnam("games");
+	struct group entry, *view = NULL;
+	char names[4096];
 
 	(void)state;
+	(void)getgrnam_r("games", &entry, names, sizeof(names), &view);
 	if (geteuid() != 0 || !view) {
-		skip();
+		TM_SKIP("only root can become somebody else, and the group games is needed");
 		return; /* for analysers: skip does not come back */
 	}
 	f.http = tm_http_free(f.http);
@@ -968,6 +1025,7 @@ static void holds_no_thread(void **state)
 /* Callers hang up while the core works: before it has answered, and while it is waited for. */
 static void survives_hangups(void **state)
 {
+	const unsigned int sockets = count_sockets();
 	struct reply reply;
 	int fd;
 
@@ -982,7 +1040,7 @@ static void survives_hangups(void **state)
 		assert_true(fake_wait_submitted(f.core, (unsigned int)i + 1));
 		(void)close(fd);
 	}
-	(void)usleep(2500000); /* the keeper has seen that they are gone */
+	assert_true(wait_sockets(sockets)); /* the keeper has seen that they are gone */
 	{
 		TM_LOCK_SCOPE(&f.core->lock);
 		f.core->hold = false;
@@ -992,7 +1050,6 @@ static void survives_hangups(void **state)
 	ask_on(fd, "POST", "/v1/pools/tank/activate?wait=60", "", NULL);
 	assert_true(fake_wait_waited(f.core));
 	(void)close(fd);
-	(void)usleep(100000);
 	fake_end_operation(f.core, TM_OP_DONE, TM_OK);
 	reply = ask("GET", "/v1/health", "", NULL);
 	assert_int_equal(reply.status, 200);
@@ -1023,7 +1080,8 @@ static void stops_with_requests_waiting(void **state)
 	ask_on(stream, "GET", "/v1/events", "Accept: text/event-stream\r\n", NULL);
 	half = dial();
 	say(half, unfinished, sizeof(unfinished) - 1);
-	(void)usleep(200000);
+	assert_true(wait_read(stream));
+	assert_true(wait_read(half));
 
 	start = tm_now_monotonic_usec();
 	f.http = tm_http_free(f.http);
@@ -1192,8 +1250,8 @@ static void limits_streams(void **state)
 	/* Those that are closed make room, though nothing is said on them. */
 	for (int i = 0; i < MAX_STREAMS; i++)
 		(void)close(l[i].fd);
-	for (int i = 0; i < 30 && !again; i++) {
-		(void)usleep(200000);
+	for (uint64_t end = tm_now_monotonic_usec() + 10 * TM_USEC_PER_SEC;
+	     !again && pause_until(end);) {
 		listen_from(&l[MAX_STREAMS], "/v1/events", "");
 		again = hear_until(&l[MAX_STREAMS], ": connected", 5000);
 		(void)close(l[MAX_STREAMS].fd);

@@ -15,6 +15,7 @@
 #include "common/units.h"
 #include "logic/meta-size.h"
 #include "logic/model.h"
+#include "skip.h"
 
 struct rule_case {
 	uint64_t data_bytes;
@@ -95,7 +96,7 @@ static void test_rule_is_the_tools(void **state)
 
 	(void)state;
 	if (access("/usr/sbin/thin_metadata_size", X_OK) < 0)
-		skip();
+		TM_SKIP("thin_metadata_size is not installed");
 	for (i = 0, sectors = 3000001; i < 20; i++, sectors = sectors * 5 / 2 + 77) {
 		uint32_t block = blocks[i % TM_ARRAY_SIZE(blocks)];
 		uint32_t count = thins[i % TM_ARRAY_SIZE(thins)];

@@ -17,6 +17,7 @@
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "logic/superblock.h"
+#include "skip.h"
 
 static void put32(unsigned char *p, uint32_t v)
 {
@@ -180,7 +181,7 @@ static void test_real_metadata(void **state)
 
 	(void)state;
 	if (access("/usr/sbin/thin_restore", X_OK) < 0)
-		skip();
+		TM_SKIP("thin_restore is not installed");
 	assert_non_null(mkdtemp(dir));
 	(void)snprintf(xml, sizeof(xml), "%s/xml", dir);
 	(void)snprintf(bin, sizeof(bin), "%s/bin", dir);
