@@ -116,7 +116,6 @@ def one(request: dict) -> dict:
     if status is None:
         os.waitpid(pid, 0)
     ok = status in (0, 77)
-    shutil.rmtree(tm.Case(request["case"]).scratch, ignore_errors=True)
     left = tm.leftovers()
     if left:
         # What udev or the kernel is still taking away is not left behind.
@@ -135,8 +134,10 @@ def one(request: dict) -> dict:
             argv.append(f"--after-cursor={cursor}")
         for line in tm.sh(argv, check=False).out.splitlines():
             print(f"journal: {line}", flush=True)
+    # Last, when nothing is mounted there or uses files in it.
     if left:
         tm.force_clean()
+    shutil.rmtree(tm.Case(request["case"]).scratch, ignore_errors=True)
     return {"case": request["case"], "ok": ok, "skipped": status == 77 and ok,
             "seconds": round(time.monotonic() - started, 2)}
 
