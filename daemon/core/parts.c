@@ -333,8 +333,8 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 		return r;
 	if (result.status != 0) {
 		(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
-				   "thin_check found the metadata of pool %s damaged: %s", pool->name,
-				   result.output);
+				   "thin_check found the metadata of pool %s damaged%s%s", pool->name,
+				   result.output[0] ? ": " : ".", result.output);
 		tm_error_hint(err, "The pool was not activated and nothing was changed. The metadata in %s needs a repair.",
 			      pool->directory);
 		return -EBADMSG;

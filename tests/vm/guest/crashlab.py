@@ -325,6 +325,10 @@ def verify_soon(scratch: Path, deep: set[str] | None = None,
 
 # ---- scenarios: how each kind of operation is provoked -------------------------------------------
 
+def _frozen(*_: object) -> None:
+    raise tm.Failed("the mounted file system takes no writes")
+
+
 @dataclass
 class World:
     """Pools for the operations to work on, and data that must outlive all of it."""
@@ -368,6 +372,7 @@ class World:
             if v["active"]:
                 _same(tm.digest(v["device"], 1), wanted, f"what was written to {name}")
         # A file system left frozen would hang here.
+        signal.signal(signal.SIGALRM, _frozen)
         signal.alarm(30)
         fd = os.open(self.scratch / "mnt/probe", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
