@@ -48,6 +48,14 @@ int tm_pool_fill_defaults(struct tm_pool_record *p, struct tm_error *err)
 	if (p->policy.data.maximum_bytes && p->policy.data.maximum_bytes < p->data_bytes)
 		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/policy/data/maximum",
 				      "The maximum of data space is below the size the pool starts with.");
+	if (tm_metadata_size_rule(p->data_bytes, p->block_bytes, 1) > TM_METADATA_MAX_BYTES) {
+		r = tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/data_size",
+				   "No metadata can hold a pool of %" PRIu64
+				   " bytes in blocks of %" PRIu32 ".",
+				   p->data_bytes, p->block_bytes);
+		tm_error_hint(err, "Ask for less, or for larger blocks.");
+		return r;
+	}
 	if (!p->metadata_bytes)
 		p->metadata_bytes = tm_metadata_size_initial(p->data_bytes, p->block_bytes);
 	p->metadata_bytes = tm_round_up(p->metadata_bytes, TM_METADATA_BLOCK);

@@ -430,6 +430,15 @@ static void submit_on_main(void *arg)
 	tm_crew_run(core->recorder, write_row, s);
 }
 
+/* Which part of the request was at fault, where the backing refused it. */
+static void name_field(struct tm_error *err)
+{
+	const char *field = err->code == TM_ERR_NO_SPACE ? "/data_size" : "/backing/directory";
+
+	if (!err->field[0])
+		(void)snprintf(err->field, sizeof(err->field), "%s", field);
+}
+
 /* What looks at the disk before a pool is made is not for the main loop. */
 static void probe_job(void *arg)
 {
@@ -444,8 +453,8 @@ static void probe_job(void *arg)
 	if (tm_name_check(record->name, "pool", "/name", &s->err) >= 0 &&
 	    tm_path_check(record->directory, "/backing/directory", &s->err) >= 0 &&
 	    tm_policy_check(&record->policy, "/policy", &s->err) >= 0 &&
-	    tm_pool_fill_defaults(record, &s->err) >= 0)
-		(void)tm_backing_probe(record, &s->err);
+	    tm_pool_fill_defaults(record, &s->err) >= 0 && tm_backing_probe(record, &s->err) < 0)
+		name_field(&s->err);
 	tm_mailbox_post(s->core->mailbox, submit_on_main, s);
 }
 
