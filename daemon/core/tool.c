@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 
 #include "common/cleanup.h"
@@ -39,6 +40,52 @@ static void spawn_attr_done(posix_spawnattr_t *a)
 	(void)posix_spawnattr_destroy(a);
 }
 
+/*
+ * Wait until @fd can be read: 1, 0 at @end_usec, or a negative errno. An end in the past is looked
+ * at once nevertheless.
+ */
+static int wait_readable(int fd, uint64_t end_usec)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	for (;;) {
+		const uint64_t now = tm_now_monotonic_usec();
+		const uint64_t left = end_usec > now ? (end_usec - now) / TM_USEC_PER_MSEC + 1 : 0;
+		int r = poll(&pfd, 1, (int)left);
+
+		if (r > 0)
+			return 1;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (r == 0 && left == 0)
+			return 0;
+	}
+}
+
+/* Take what the program prints, its beginning into @ret, until it ends. 1, or 0 at @end_usec. */
+static int read_output(int fd, uint64_t end_usec, struct tm_tool_result *ret)
+{
+	size_t have = 0;
+	int r;
+
+	/* The clock is looked at beside: one that never stops printing is always readable. */
+	while ((r = wait_readable(fd, end_usec)) > 0 && tm_now_monotonic_usec() < end_usec) {
+		char chunk[512];
+		ssize_t n = read(fd, chunk, sizeof(chunk));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		for (ssize_t i = 0; i < n && have + 1 < sizeof(ret->output); i++)
+			ret->output[have++] = chunk[i] == '\n' ? ' ' : chunk[i];
+	}
+	while (have && ret->output[have - 1] == ' ')
+		have--;
+	ret->output[have] = '\0';
+	return r > 0 && tm_now_monotonic_usec() < end_usec;
+}
+
 int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
 		struct tm_error *err)
 {
@@ -47,10 +94,9 @@ int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_
 	const uint64_t end = tm_now_monotonic_usec() + limit_seconds * TM_USEC_PER_SEC;
 	tm_cleanup(spawn_actions_done) posix_spawn_file_actions_t actions;
 	tm_cleanup(spawn_attr_done) posix_spawnattr_t attr;
-	tm_auto_close int from = -1, to = -1;
+	tm_auto_close int from = -1, to = -1, process = -1;
 	int ends[2], status = 0, r;
-	bool timed_out = false;
-	size_t have = 0;
+	bool ended;
 	sigset_t none;
 	pid_t pid;
 
@@ -75,37 +121,14 @@ int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_
 		return tm_error_set(err, TM_ERR_TOOL_FAILED, r, "Cannot run %s: %s.", argv[0],
 				    strerror(r));
 	(void)close(TM_TAKE_FD(to));
-	/* Its output ends when it ends: no need to watch the process beside the pipe. */
-	for (;;) {
-		char chunk[512];
-		struct pollfd pfd = { .fd = from, .events = POLLIN };
-		uint64_t now = tm_now_monotonic_usec();
-		ssize_t n;
-
-		if (now >= end) {
-			timed_out = true;
-			(void)kill(pid, SIGKILL);
-			break;
-		}
-		r = poll(&pfd, 1, (int)((end - now) / TM_USEC_PER_MSEC) + 1);
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r == 0)
-			continue;
-		n = read(from, chunk, sizeof(chunk));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		for (ssize_t i = 0; i < n && have + 1 < sizeof(ret->output); i++)
-			ret->output[have++] = chunk[i] == '\n' ? ' ' : chunk[i];
-	}
+	process = pidfd_open(pid, 0);
+	/* Output may end long before the program does, so that is waited for as well. */
+	ended = read_output(from, end, ret) > 0 && (process < 0 || wait_readable(process, end) > 0);
+	if (!ended)
+		(void)kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	while (have && ret->output[have - 1] == ' ')
-		have--;
-	ret->output[have] = '\0';
-	if (timed_out)
+	if (!ended)
 		return tm_error_set(err, TM_ERR_TIMEOUT, ETIMEDOUT,
 				    "%s did not end within %u s and was killed.", argv[0],
 				    limit_seconds);

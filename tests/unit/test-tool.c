@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Running programs: what they say and how they end, whatever they do. */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/fsutil.h"
+#include "core/internal.h"
+
+static void finds_programs(void **state)
+{
+	char buf[64], small[8];
+
+	(void)state;
+	assert_ptr_equal(tm_tool_path("sh", buf, sizeof(buf)), buf);
+	assert_non_null(strstr(buf, "bin/sh"));
+	assert_int_equal(access(buf, X_OK), 0);
+	assert_null(tm_tool_path("no-such-program-anywhere", buf, sizeof(buf)));
+	assert_string_equal(buf, "");
+	/* A path that is cut must not be taken for another program's. */
+	assert_null(tm_tool_path("shuf", small, sizeof(small)));
+	assert_string_equal(small, "");
+}
+
+static void tells_how_they_end(void **state)
+{
+	static const struct {
+		const char *argv[4];
+		int status;
+		const char *output;
+	} cases[] = {
+		{ { "/bin/true" }, 0, "" },
+		{ { "/bin/false" }, 1, "" },
+		{ { "/bin/echo", "one", "two" }, 0, "one two" },
+		/* Nothing comes in. */
+		{ { "/bin/cat" }, 0, "" },
+		{ { "/bin/sh", "-c", "exit 77" }, 77, "" },
+		{ { "/bin/sh", "-c", "kill -KILL $$" }, 128 + SIGKILL, "" },
+		/* The daemon blocks signals; what it runs has none blocked. */
+		{ { "/bin/sh", "-c", "kill -TERM $$; exit 3" }, 128 + SIGTERM, "" },
+		/* Both streams, in one line, without the end's newlines. */
+		{ { "/bin/sh", "-c", "echo a; echo b >&2; echo; echo" }, 0, "a b" },
+		/* No shell looks at arguments. */
+		{ { "/bin/echo", "$HOME; `id` *" }, 0, "$HOME; `id` *" },
+		/* Nothing of our environment. */
+		{ { "/usr/bin/env" }, 0, "LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin" },
+		/* Output may end long before the program does. */
+		{ { "/bin/sh", "-c", "exec >&- 2>&-; exit 5" }, 5, "" },
+	};
+	sigset_t block, before;
+
+	(void)state;
+	assert_int_equal(setenv("THINMGR_TEST", "leaks", 1), 0);
+	(void)sigemptyset(&block);
+	(void)sigaddset(&block, SIGTERM);
+	assert_int_equal(sigprocmask(SIG_BLOCK, &block, &before), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct tm_tool_result result;
+		struct tm_error err = { 0 };
+
+		if (tm_tool_run(cases[i].argv, 20, &result, &err) < 0)
+			fail_msg("%zu: %s", i, err.detail);
+		assert_int_equal(result.status, cases[i].status);
+		assert_string_equal(result.output, cases[i].output);
+		assert_int_equal(err.code, TM_OK);
+	}
+	assert_int_equal(sigprocmask(SIG_SETMASK, &before, NULL), 0);
+}
+
+/* However much it says: the beginning is kept, and it is not held up. */
+static void keeps_the_beginning(void **state)
+{
+	static const char *const argv[] = { "/usr/bin/seq", "1", "100000", NULL };
+	struct tm_tool_result result;
+
+	(void)state;
+	assert_int_equal(tm_tool_run(argv, 20, &result, NULL), 0);
+	assert_int_equal(result.status, 0);
+	assert_int_equal(strncmp(result.output, "1 2 3 4 ", 8), 0);
+	assert_in_range(strlen(result.output), sizeof(result.output) - 2,
+			sizeof(result.output) - 1);
+}
+
+static void needs_the_program(void **state)
+{
+	static const char *const absent[] = { "/nowhere/thin_check", NULL };
+	static const char *const directory[] = { "/tmp", NULL };
+	static const struct {
+		const char *const *argv;
+		int error;
+	} cases[] = { { absent, ENOENT }, { directory, EACCES } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct tm_tool_result result;
+		struct tm_error err = { 0 };
+
+		assert_int_equal(tm_tool_run(cases[i].argv, 20, &result, &err), -cases[i].error);
+		assert_int_equal(err.code, TM_ERR_TOOL_FAILED);
+		assert_int_equal(err.errnum, cases[i].error);
+		assert_non_null(strstr(err.detail, cases[i].argv[0]));
+	}
+}
+
+/* One that does not end is killed, whether it still holds its output or not. */
+static void kills_after_the_limit(void **state)
+{
+	static const char *const argv[][4] = {
+		{ "/bin/sleep", "600", NULL },
+		{ "/bin/sh", "-c", "exec >&- 2>&-; exec sleep 600", NULL },
+		{ "/bin/sh", "-c", "while :; do echo more; done", NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(argv) / sizeof(argv[0]); i++) {
+		const uint64_t begin = tm_now_monotonic_usec();
+		struct tm_tool_result result;
+		struct tm_error err = { 0 };
+
+		assert_int_equal(tm_tool_run(argv[i], 1, &result, &err), -ETIMEDOUT);
+		assert_int_equal(err.code, TM_ERR_TIMEOUT);
+		assert_in_range(tm_now_monotonic_usec() - begin, TM_USEC_PER_SEC,
+				20 * TM_USEC_PER_SEC);
+	}
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(finds_programs),        cmocka_unit_test(tells_how_they_end),
+		cmocka_unit_test(keeps_the_beginning),   cmocka_unit_test(needs_the_program),
+		cmocka_unit_test(kills_after_the_limit),
+	};
+
+	return cmocka_run_group_tests_name("tool", tests, NULL, NULL);
+}
