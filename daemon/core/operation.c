@@ -16,6 +16,7 @@
 #include "core/internal.h"
 #include "core/op-types.h"
 #include "logic/json.h"
+#include "logic/policy.h"
 
 static const struct tm_op_type *const types[TM_CMD_COUNT] = {
 	[TM_CMD_POOL_CREATE] = &tm_op_pool_create,
@@ -95,18 +96,24 @@ static json_t *volumes_to_json(const struct tm_volume_record *v, size_t n)
 	json_t *list = json_array();
 
 	for (size_t i = 0; list && v && i < n; i++)
-		if (json_array_append_new(
-			    list, json_pack("{s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I}", "id",
-					    v[i].id.text, "name", v[i].name, "dev_id",
-					    (json_int_t)v[i].dev_id, "size",
-					    (json_int_t)v[i].size_bytes, "origin", v[i].origin.text,
-					    "active", (int)v[i].active, "read_only",
-					    (int)v[i].read_only, "created",
-					    (json_int_t)v[i].created_usec)) < 0) {
+		if (json_array_append_new(list,
+					  json_pack("{s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I}",
+						    "id", v[i].id.text, "name", v[i].name, "dev_id",
+						    (json_int_t)v[i].dev_id, "size",
+						    (json_int_t)v[i].size_bytes, "origin",
+						    v[i].origin.text, "active", (int)v[i].active,
+						    "read_only", (int)v[i].read_only, "created",
+						    (json_int_t)v[i].created_usec)) < 0) {
 			json_decref(list);
 			return NULL;
 		}
 	return list;
+}
+
+/* The database is ours, but what it says goes to the kernel: a value that cannot be is refused. */
+static bool in_range(json_int_t value, uint64_t most)
+{
+	return value >= 0 && (uint64_t)value <= most;
 }
 
 static int volumes_from_json(json_t *list, struct tm_volume_record **ret, size_t *ret_n)
@@ -114,6 +121,8 @@ static int volumes_from_json(json_t *list, struct tm_volume_record **ret, size_t
 	tm_auto_free struct tm_volume_record *v = NULL;
 	size_t n = json_array_size(list);
 
+	if (!json_is_array(list))
+		return -EINVAL;
 	v = calloc(n ? n : 1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;
@@ -123,10 +132,12 @@ static int volumes_from_json(json_t *list, struct tm_volume_record **ret, size_t
 		int active, read_only;
 
 		if (json_unpack(json_array_get(list, i), "{s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I}",
-				"id", &id, "name", &name, "dev_id", &dev_id, "size", &size, "origin",
-				&origin, "active", &active, "read_only", &read_only, "created",
-				&created) < 0 ||
-		    tm_uuid_parse(id, &v[i].id) < 0 || !tm_name_valid(name))
+				"id", &id, "name", &name, "dev_id", &dev_id, "size", &size,
+				"origin", &origin, "active", &active, "read_only", &read_only,
+				"created", &created) < 0 ||
+		    tm_uuid_parse(id, &v[i].id) < 0 || !tm_name_valid(name) ||
+		    !in_range(dev_id, TM_DEV_ID_MAX) || !in_range(size, INT64_MAX) ||
+		    !in_range(created, INT64_MAX))
 			return -EINVAL;
 		if (origin[0] && tm_uuid_parse(origin, &v[i].origin) < 0)
 			return -EINVAL;
@@ -147,7 +158,8 @@ char *tm_op_state_format(const struct tm_op *op)
 	/* Only an import has volumes that the database does not know yet. */
 	const bool import = op->type->kind == TM_CMD_POOL_IMPORT;
 	json_t *root = json_pack(
-		"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:s}",
+		"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, "
+		"s:o, s:o, s:o, s:s}",
 		"pool", op->pool.id.text, "name", op->pool.name, "directory", op->pool.directory,
 		"sparse", (int)op->pool.sparse, "block_size", (json_int_t)op->pool.block_bytes,
 		"pool_data", (json_int_t)op->pool.data_bytes, "pool_data_reserve",
@@ -177,18 +189,26 @@ int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err)
 	size_t n_before = 0;
 	int r = -EINVAL;
 
-	if (!root ||
-	    json_unpack(root,
-			"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:s}",
-			"pool", &pool, "name", &name, "directory", &directory, "sparse", &sparse,
-			"block_size", &block, "pool_data", &pool_data, "pool_data_reserve",
-			&pool_data_reserve, "pool_metadata", &pool_metadata, "pool_metadata_reserve",
-			&pool_metadata_reserve, "transaction", &transaction, "data", &data,
-			"metadata", &metadata, "activate", &activate, "with_volumes", &with_volumes,
-			"was_active", &was_active, "items", &items, "before", &before, "volumes",
-			&volumes, "policy", &policy, "when_full", &when_full) < 0)
+	if (!root || json_unpack(root,
+				 "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+				 "s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:s}",
+				 "pool", &pool, "name", &name, "directory", &directory, "sparse",
+				 &sparse, "block_size", &block, "pool_data", &pool_data,
+				 "pool_data_reserve", &pool_data_reserve, "pool_metadata",
+				 &pool_metadata, "pool_metadata_reserve", &pool_metadata_reserve,
+				 "transaction", &transaction, "data", &data, "metadata", &metadata,
+				 "activate", &activate, "with_volumes", &with_volumes, "was_active",
+				 &was_active, "items", &items, "before", &before, "volumes",
+				 &volumes, "policy", &policy, "when_full", &when_full) < 0)
 		goto out;
-	if (pool[0] && tm_uuid_parse(pool, &op->pool.id) < 0)
+	/* An import knows neither id nor name before it has read the descriptor. */
+	if ((pool[0] && tm_uuid_parse(pool, &op->pool.id) < 0) ||
+	    (name[0] && !tm_name_valid(name)) || tm_path_check(directory, "", NULL) < 0)
+		goto out;
+	if (!in_range(block, TM_BLOCK_SIZE_MAX) || !in_range(pool_data, INT64_MAX) ||
+	    !in_range(pool_data_reserve, INT64_MAX) || !in_range(pool_metadata, INT64_MAX) ||
+	    !in_range(pool_metadata_reserve, INT64_MAX) || !in_range(data, INT64_MAX) ||
+	    !in_range(metadata, INT64_MAX))
 		goto out;
 	(void)snprintf(op->pool.name, sizeof(op->pool.name), "%s", name);
 	(void)snprintf(op->pool.directory, sizeof(op->pool.directory), "%s", directory);
@@ -211,7 +231,9 @@ int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err)
 	r = volumes_from_json(items, &op->items, &op->n_items);
 	if (r < 0)
 		goto out;
-	if (json_array_size(before) > 0) {
+	if (!json_is_array(before))
+		r = -EINVAL;
+	else if (json_array_size(before) > 0) {
 		r = volumes_from_json(before, &op->before, &n_before);
 		if (r == 0 && n_before != op->n_items)
 			r = -EINVAL;
@@ -272,8 +294,9 @@ static void undo(struct tm_op *op, size_t from)
 		if (step->undo(op, &err) < 0) {
 			op->undo_failed = true;
 			fields.error = &err;
-			tm_log_fields(LOG_ERR, &fields, "Undoing step %s of %s on pool %s failed: %s",
-				      step->name, op->record.kind, op->pool.name, err.detail);
+			tm_log_fields(LOG_ERR, &fields,
+				      "Undoing step %s of %s on pool %s failed: %s", step->name,
+				      op->record.kind, op->pool.name, err.detail);
 		}
 	}
 }
@@ -341,7 +364,8 @@ static void finish(struct tm_op *op, enum tm_op_status status)
 		op->record.error = op->error;
 		op->record.finished_usec = tm_now_realtime_usec();
 		op->record.pool = op->pool.id;
-		(void)snprintf(op->record.pool_name, sizeof(op->record.pool_name), "%s", op->pool.name);
+		(void)snprintf(op->record.pool_name, sizeof(op->record.pool_name), "%s",
+			       op->pool.name);
 		free(op->record.state);
 		op->record.state = tm_op_state_format(op);
 	}
@@ -362,8 +386,21 @@ void tm_op_execute(struct tm_op *op)
 		finish(op, TM_OP_FAILED);
 		return;
 	}
+	if (op->recovering && op->record.status != TM_OP_QUEUED &&
+	    op->record.step >= op->type->n_steps) {
+		(void)tm_error_set(&op->error, TM_ERR_STORE, EINVAL,
+				   "The daemon stopped in step %s, which operation %s does not "
+				   "have in this version.",
+				   op->record.step_name, op->record.kind);
+		tm_error_hint(&op->error,
+			      "Start the version that began it, or look at the pool by hand.");
+		op->undo_failed = true; /* not known what was done */
+		finish(op, TM_OP_FAILED);
+		return;
+	}
 	if (op->recovering) {
-		const bool forward = op->record.status == TM_OP_RUNNING && op->record.step >= commit;
+		const bool forward = op->record.status == TM_OP_RUNNING &&
+				     op->record.step >= commit;
 
 		if (!forward) {
 			if (op->record.status != TM_OP_QUEUED)
@@ -373,7 +410,8 @@ void tm_op_execute(struct tm_op *op)
 						   "The daemon stopped before its turn came.");
 			else
 				(void)tm_error_set(&op->error, TM_ERR_INTERRUPTED, EINTR,
-						   "The daemon stopped in step %s; what had been done was undone.",
+						   "The daemon stopped in step %s; what had been "
+						   "done was undone.",
 						   op->record.step_name);
 			finish(op, TM_OP_FAILED);
 			return;
@@ -420,8 +458,8 @@ char *tm_op_list_json(void)
 		for (size_t i = 0; i < types[k]->n_steps; i++)
 			(void)json_array_append_new(
 				steps, json_pack("{s:s, s:b, s:b}", "name", types[k]->steps[i].name,
-						 "commit", (int)types[k]->steps[i].commit,
-						 "record", (int)types[k]->steps[i].record));
+						 "commit", (int)types[k]->steps[i].commit, "record",
+						 (int)types[k]->steps[i].record));
 		(void)json_object_set_new(root, tm_command_name(k), steps);
 	}
 	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
