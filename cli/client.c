@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/un.h>
 
 #include "common/cleanup.h"
 #include "document.h"
@@ -103,9 +104,14 @@ int cli_client_new(const char *socket, const char *user_agent, struct cli_client
 		   struct tm_error *err)
 {
 	cli_auto_client struct cli_client *c = calloc(1, sizeof(*c));
+	const size_t most = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
 
 	if (!c)
 		goto no_memory;
+	if (strlen(socket) > most)
+		return tm_error_set(err, TM_ERR_BAD_PATH, ENAMETOOLONG,
+				    "a socket's path has at most %zu bytes, this one has %zu", most,
+				    strlen(socket));
 	c->interrupt_fd = -1;
 	c->socket = strdup(socket);
 	c->user_agent = strdup(user_agent);
