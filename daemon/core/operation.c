@@ -457,9 +457,11 @@ char *tm_op_list_json(void)
 
 		for (size_t i = 0; i < types[k]->n_steps; i++)
 			(void)json_array_append_new(
-				steps, json_pack("{s:s, s:b, s:b}", "name", types[k]->steps[i].name,
-						 "commit", (int)types[k]->steps[i].commit, "record",
-						 (int)types[k]->steps[i].record));
+				steps,
+				json_pack("{s:s, s:b, s:b, s:b}", "name", types[k]->steps[i].name,
+					  "commit", (int)types[k]->steps[i].commit, "record",
+					  (int)types[k]->steps[i].record, "can_wait",
+					  (int)types[k]->steps[i].can_wait));
 		(void)json_object_set_new(root, tm_command_name(k), steps);
 	}
 	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;

@@ -45,6 +45,7 @@ def strike(w, point):
         crashlab.verify_soon(w.scratch, set())
     scenario.revert(w)
     scenario.drop(w)
+    return True
 
 
 def run(t):

@@ -557,6 +557,7 @@ class Point:
     step: str
     when: str  # "before" or "after"
     done: bool  # the operation is to be finished rather than undone
+    can_wait: bool  # the step may fail without harm
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.step}:{self.when}"
@@ -583,7 +584,8 @@ def points() -> list[Point]:
                 # A step that only records is in the journal once it is done, any other before.
                 journaled = when == "after" or not step["record"]
                 found.append(Point(kind, i, step["name"], when,
-                                   i > commits[0] or (i == commits[0] and journaled)))
+                                   i > commits[0] or (i == commits[0] and journaled),
+                                   step["can_wait"]))
     return found
 
 
@@ -608,9 +610,13 @@ def same_state(got: dict, wanted: dict, what: str) -> None:
     raise tm.Failed(f"{what}: " + "; ".join(odd))
 
 
-def strike_all(t: tm.Case, chosen: list[Point], strike: Callable[[World, Point], None],
+def strike_all(t: tm.Case, chosen: list[Point], strike: Callable[[World, Point], bool],
                most: int = 8) -> None:
-    """Each point in turn, on a world made anew after one that failed; fail if any did."""
+    """Each point in turn; fail if any failed.
+
+    `strike` says whether the world can be used further: otherwise, and after a failure, it is made
+    anew.
+    """
     failed: list[Point] = []
     w = None
     for point in chosen:
@@ -620,19 +626,22 @@ def strike_all(t: tm.Case, chosen: list[Point], strike: Callable[[World, Point],
             w.daemon.start()
             w.set_up()
         try:
-            strike(w, point)
+            usable = strike(w, point)
         except Exception as err:
             failed.append(point)
             t.log(f"{point}: FAILED: {err}\nthinmgrd said:\n{w.daemon.said()}")
-            w.daemon.kill()
             if len(failed) >= most:
+                w.daemon.kill()
                 raise tm.Failed(f"{len(failed)} points failed, the rest was not tried") from err
+            usable = False
+        else:
+            t.log(f"{str(point):<48} {'done' if point.done else 'undone':<6} "
+                  f"{time.monotonic() - began:5.1f} s")
+        if not usable:
+            w.daemon.kill()
             tm.force_clean()
             t.scratch.mkdir(parents=True, exist_ok=True)
             w = None
-            continue
-        t.log(f"{str(point):<48} {'done' if point.done else 'undone':<6} "
-              f"{time.monotonic() - began:5.1f} s")
     if w is not None:
         verify_soon(t.scratch)
         w.tear_down()
