@@ -12,13 +12,7 @@
 
 #include "core/core.h"
 
-#define TM_DATA_MIN_BYTES ((uint64_t)16 << 20)
-#define TM_DATA_MAX_BYTES ((uint64_t)INT64_MAX) /* what JSON's integers hold */
-/* The core asks for more where the size of data does. */
-#define TM_METADATA_MIN_BYTES ((uint64_t)128 << 10)
-#define TM_VOLUME_MIN_BYTES   ((uint64_t)64 << 10)
-#define TM_VOLUME_MAX_BYTES   ((uint64_t)1 << 62)
-#define TM_SNAPSHOTS_MAX      256
+#define TM_SNAPSHOTS_MAX 256
 
 int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *err);
 int tm_body_pool_import(json_t *body, struct tm_command *cmd, struct tm_error *err);

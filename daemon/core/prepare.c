@@ -13,10 +13,7 @@
 #include "logic/meta-size.h"
 #include "logic/policy.h"
 
-#define POOL_MIN_BYTES	 (16 * TM_MIB)
-#define VOLUME_MIN_BYTES (64 * TM_KIB)
-#define VOLUME_MAX_BYTES (((uint64_t)1 << 62))
-#define VOLUME_UNIT	 ((uint64_t)4096)
+#define VOLUME_UNIT ((uint64_t)4096)
 
 uint64_t tm_pool_mark(const struct tm_pool_record *p)
 {
@@ -36,18 +33,19 @@ int tm_pool_fill_defaults(struct tm_pool_record *p, struct tm_error *err)
 	uint64_t most;
 	int r;
 
-	most = p->policy.data.maximum_bytes > p->data_bytes ? p->policy.data.maximum_bytes :
-							      p->data_bytes;
+	most = p->policy.data.maximum_bytes > p->data_bytes ? p->policy.data.maximum_bytes
+							    : p->data_bytes;
 	if (!p->block_bytes)
 		p->block_bytes = tm_block_size_default(most);
-	if (p->data_bytes < POOL_MIN_BYTES)
+	if (p->data_bytes < TM_DATA_MIN_BYTES)
 		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/data_size",
 				      "A pool needs at least %" PRIu64 " bytes of data space.",
-				      (uint64_t)POOL_MIN_BYTES);
+				      TM_DATA_MIN_BYTES);
 	p->data_bytes = tm_round_up(p->data_bytes, p->block_bytes);
 	if (p->policy.data.maximum_bytes && p->policy.data.maximum_bytes < p->data_bytes)
-		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/policy/data/maximum",
-				      "The maximum of data space is below the size the pool starts with.");
+		return tm_error_field(
+			err, TM_ERR_OUT_OF_RANGE, "/policy/data/maximum",
+			"The maximum of data space is below the size the pool starts with.");
 	if (tm_metadata_size_rule(p->data_bytes, p->block_bytes, 1) > TM_METADATA_MAX_BYTES) {
 		r = tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/data_size",
 				   "No metadata can hold a pool of %" PRIu64
@@ -83,15 +81,17 @@ static int no_volume(const struct tm_pool *pool, const char *ref, struct tm_erro
 			    pool->record.name, ref);
 }
 
-static int name_free(struct tm_pool *pool, const char *name, const char *field, struct tm_error *err)
+static int name_free(struct tm_pool *pool, const char *name, const char *field,
+		     struct tm_error *err)
 {
 	int r = tm_name_check(name, "volume", field, err);
 
 	if (r < 0)
 		return r;
 	if (tm_pool_find_volume(pool, name)) {
-		(void)tm_error_field(err, TM_ERR_EXISTS, field, "Pool %s has a volume named %s already.",
-				     pool->record.name, name);
+		(void)tm_error_field(err, TM_ERR_EXISTS, field,
+				     "Pool %s has a volume named %s already.", pool->record.name,
+				     name);
 		return -EEXIST;
 	}
 	return 0;
@@ -99,15 +99,15 @@ static int name_free(struct tm_pool *pool, const char *name, const char *field, 
 
 static int round_volume_size(uint64_t *bytes, struct tm_error *err)
 {
-	if (*bytes < VOLUME_MIN_BYTES || *bytes > VOLUME_MAX_BYTES)
+	if (*bytes < TM_VOLUME_MIN_BYTES || *bytes > TM_VOLUME_MAX_BYTES)
 		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/size",
 				      "A volume has from %" PRIu64 " to %" PRIu64 " bytes.",
-				      (uint64_t)VOLUME_MIN_BYTES, VOLUME_MAX_BYTES);
+				      TM_VOLUME_MIN_BYTES, TM_VOLUME_MAX_BYTES);
 	*bytes = tm_round_up(*bytes, VOLUME_UNIT);
 	return 0;
 }
 
-/* A device id that no volume has. The record's next id only grows, so ids are not used again soon. */
+/* A device id that no volume has. The next id only grows: none is used again soon. */
 static int take_dev_id(struct tm_op *op, uint32_t *ret, struct tm_error *err)
 {
 	for (uint32_t tries = 0; tries <= op->n_volumes + op->n_items + 1; tries++) {
@@ -135,7 +135,8 @@ static int need_active(const struct tm_pool *pool, struct tm_error *err)
 	(void)tm_error_set(err, TM_ERR_WRONG_STATE, EBUSY, "Pool %s is %s.", pool->record.name,
 			   tm_pool_state_name(pool->state));
 	if (pool->state == TM_POOL_INACTIVE)
-		tm_error_hint(err, "Activate it first: thinmgr pool activate %s", pool->record.name);
+		tm_error_hint(err, "Activate it first: thinmgr pool activate %s",
+			      pool->record.name);
 	return -EBUSY;
 }
 
@@ -158,7 +159,8 @@ static int need_writable(const struct tm_pool *pool, struct tm_error *err)
 	}
 	if (pool->status.transaction_id != pool->record.transaction_id) {
 		(void)tm_error_set(err, TM_ERR_WRONG_STATE, ESTALE,
-				   "Pool %s is at transaction %" PRIu64 " in the kernel and %" PRIu64
+				   "Pool %s is at transaction %" PRIu64
+				   " in the kernel and %" PRIu64
 				   " in the record: somebody else changed it.",
 				   pool->record.name, pool->status.transaction_id,
 				   pool->record.transaction_id);
@@ -238,7 +240,8 @@ static int prepare_snapshot(struct tm_op *op, struct tm_pool *pool, struct tm_er
 			if (strcmp(op->items[k].name, want->name) != 0)
 				continue;
 			(void)tm_error_field(err, TM_ERR_EXISTS, field,
-					     "The name %s is used twice in this request.", want->name);
+					     "The name %s is used twice in this request.",
+					     want->name);
 			return -EEXIST;
 		}
 		r = take_dev_id(op, &v->dev_id, err);
@@ -280,9 +283,11 @@ static int prepare_volume(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 			return r;
 		if (size < item->size_bytes && !cmd->volume_resize.shrink) {
 			r = tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/size",
-					   "Volume %s/%s has %" PRIu64 " bytes; making it smaller cuts off its end.",
+					   "Volume %s/%s has %" PRIu64
+					   " bytes; making it smaller cuts off its end.",
 					   pool->record.name, item->name, item->size_bytes);
-			tm_error_hint(err, "Shrink the file system first, then say so with shrink.");
+			tm_error_hint(err, "Shrink the file system first, then say that a smaller "
+					   "size is meant: \"shrink\": true, or --shrink.");
 			return r;
 		}
 		item->size_bytes = size;
@@ -326,11 +331,13 @@ static int prepare_extend(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 	op->metadata_bytes = tm_round_up(cmd->pool_extend.metadata_bytes, TM_METADATA_BLOCK);
 	if (op->data_bytes && op->data_bytes < p->data_bytes)
 		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/data_size",
-				      "Pool %s has %" PRIu64 " bytes of data space; a pool cannot shrink.",
+				      "Pool %s has %" PRIu64
+				      " bytes of data space; a pool cannot shrink.",
 				      p->name, p->data_bytes);
 	if (op->metadata_bytes && op->metadata_bytes < p->metadata_bytes)
 		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/metadata_size",
-				      "Pool %s has %" PRIu64 " bytes of metadata space; a pool cannot shrink.",
+				      "Pool %s has %" PRIu64
+				      " bytes of metadata space; a pool cannot shrink.",
 				      p->name, p->metadata_bytes);
 	if (op->metadata_bytes > TM_METADATA_MAX_BYTES)
 		return tm_error_field(err, TM_ERR_OUT_OF_RANGE, "/metadata_size",
@@ -346,7 +353,8 @@ static int prepare_extend(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 			return r;
 		if (need > room) {
 			r = tm_error_set(err, TM_ERR_NO_SPACE, ENOSPC,
-					 "Extending pool %s needs %" PRIu64 " more bytes in %s, which can give %" PRIu64 ".",
+					 "Extending pool %s needs %" PRIu64
+					 " more bytes in %s, which can give %" PRIu64 ".",
 					 p->name, need, p->directory, room);
 			tm_error_hint(err, "Free space in that file system, or ask for less.");
 			return r;
@@ -360,8 +368,11 @@ static int prepare_delete(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 	op->with_volumes = op->cmd->pool_delete.with_volumes;
 	if (pool->n_volumes && !op->with_volumes) {
 		(void)tm_error_set(err, TM_ERR_BUSY, ENOTEMPTY, "Pool %s still has %zu volume%s.",
-				   pool->record.name, pool->n_volumes, pool->n_volumes == 1 ? "" : "s");
-		tm_error_hint(err, "Delete them first, or ask for the pool with its volumes to be deleted.");
+				   pool->record.name, pool->n_volumes,
+				   pool->n_volumes == 1 ? "" : "s");
+		tm_error_hint(
+			err,
+			"Delete them first, or ask for the pool with its volumes to be deleted.");
 		return -ENOTEMPTY;
 	}
 	return 0;
@@ -403,7 +414,8 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 		(void)tm_error_set(err, TM_ERR_WRONG_STATE, EBUSY,
 				   "Pool %s is in an uncertain state and is not changed: %s",
 				   pool->record.name, pool->state_reason);
-		tm_error_hint(err, "Deactivate it, and activate it again once the cause is removed.");
+		tm_error_hint(err,
+			      "Deactivate it, and activate it again once the cause is removed.");
 		return -EBUSY;
 	}
 	if (cmd->if_match_valid && !op->record.id.text[0] && cmd->if_match != pool->generation)

@@ -18,6 +18,12 @@
 #define TM_METADATA_BLOCK 4096
 /* 255 bitmap entries of 2^14-64 blocks: what the format can address. */
 #define TM_METADATA_MAX_BYTES ((uint64_t)255 * ((1 << 14) - 64) * TM_METADATA_BLOCK)
+#define TM_DATA_MIN_BYTES     ((uint64_t)16 << 20)
+#define TM_DATA_MAX_BYTES     ((uint64_t)INT64_MAX) /* what JSON's integers hold */
+/* More where the size of data asks for more. */
+#define TM_METADATA_MIN_BYTES ((uint64_t)128 << 10)
+#define TM_VOLUME_MIN_BYTES   ((uint64_t)64 << 10)
+#define TM_VOLUME_MAX_BYTES   ((uint64_t)1 << 62)
 #define TM_DEV_ID_MAX         ((1u << 24) - 1)
 
 /* Ordered by degradation: a larger value is a worse mode. */
