@@ -242,6 +242,14 @@ static void life(void **state)
 	assert_true((uint64_t)st.st_blocks * 512 >= 8 * TM_MIB);
 	assert_int_equal(tm_backing_free_bytes(&p->pool, &after, NULL), 0);
 
+	/* Growing undone: the space is given back, and nothing below the size asked for. */
+	assert_int_equal(tm_backing_shrink_part(&p->pool, TM_PART_DATA, 4 * TM_MIB, NULL), 0);
+	assert_int_equal(tm_backing_shrink_part(&p->pool, TM_PART_DATA, 4 * TM_MIB, NULL), 0);
+	assert_int_equal(tm_backing_shrink_part(&p->pool, TM_PART_DATA, 8 * TM_MIB, NULL), 0);
+	st = part_stat(p, TM_PART_DATA);
+	assert_int_equal(st.st_size, 4 * TM_MIB);
+	assert_true((uint64_t)st.st_blocks * 512 < 8 * TM_MIB);
+
 	assert_int_equal(tm_backing_destroy(&p->pool, NULL), 0);
 	assert_int_equal(access(p->pool.directory, F_OK), -1);
 	assert_int_equal(tm_backing_destroy(&p->pool, NULL), 0);
@@ -393,6 +401,8 @@ static void files_refused(void **state)
 	REFUSED(ENOENT, TM_ERR_BACKING_GONE,
 		tm_backing_part_size(pool, TM_PART_DATA, &bytes, &err));
 	REFUSED(ENOENT, TM_ERR_BACKING_GONE, tm_backing_grow_part(pool, TM_PART_DATA, 4096, &err));
+	REFUSED(ENOENT, TM_ERR_BACKING_GONE,
+		tm_backing_shrink_part(pool, TM_PART_DATA, 4096, &err));
 	REFUSED(ENOENT, TM_ERR_BACKING_GONE, tm_backing_attach(pool, TM_PART_DATA, &a, &err));
 	assert_int_equal(a.fd, -1);
 	REFUSED(ENOENT, TM_ERR_BACKING_GONE,
@@ -405,6 +415,8 @@ static void files_refused(void **state)
 			tm_backing_create_part(pool, TM_PART_DATA, sizes[i], &err));
 		REFUSED(EINVAL, TM_ERR_OUT_OF_RANGE,
 			tm_backing_grow_part(pool, TM_PART_DATA, sizes[i], &err));
+		REFUSED(EINVAL, TM_ERR_OUT_OF_RANGE,
+			tm_backing_shrink_part(pool, TM_PART_DATA, sizes[i], &err));
 	}
 	tm_backing_part_path(pool, TM_PART_DATA, path);
 	assert_int_equal(access(path, F_OK), -1);
