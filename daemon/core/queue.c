@@ -343,6 +343,7 @@ static int check_new_pool(struct tm_core *core, struct tm_pool_record *record, s
 		(void)tm_error_field(err, TM_ERR_EXISTS, "/backing/directory",
 				     "The directory %s belongs to pool %s.",
 				     core->pools[i]->record.directory, core->pools[i]->record.name);
+		tm_error_hint(err, "Give each pool a directory of its own, none inside another's.");
 		return -EEXIST;
 	}
 	return 0;
