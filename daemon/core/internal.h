@@ -2,8 +2,8 @@
 /*
  * Inside of the core. Only daemon/core/ includes this.
  *
- * The main loop owns struct tm_core and every struct tm_pool; nothing else touches them. What runs on
- * other threads gets copies and hands its findings back by the mailbox:
+ * The main loop owns struct tm_core and every struct tm_pool; nothing else touches them. What runs
+ * on other threads gets copies and hands its findings back by the mailbox:
  *
  *   operations    on the crew `workers`, one per pool at a time  (operation.c, op-*.c)
  *   looks         on the crew `urgent`: read the status, decide, extend (look.c)
@@ -104,7 +104,8 @@ struct tm_listener {
 
 enum tm_fault_action { TM_FAULT_NONE, TM_FAULT_KILL, TM_FAULT_RESET, TM_FAULT_ERROR };
 
-/* A fault to be provoked at one step, for the crash tests: THINMGR_FAULT=kill:volume-create:record:before */
+/* A fault to be provoked at one step, for the crash tests:
+ * THINMGR_FAULT=kill:volume-create:record:before */
 struct tm_fault {
 	enum tm_fault_action action;
 	char kind[32], step[32];
@@ -132,7 +133,7 @@ struct tm_core {
 
 	struct tm_watch *watch;
 	sd_event_source *sample_timer;
-	uint64_t rolled_up_usec; /* monotonic */
+	uint64_t rolled_up_usec;        /* monotonic */
 	struct tm_pool_sample *samples; /* collected, to be recorded together */
 	size_t n_samples, sample_looks; /* looks that will still add one */
 
@@ -170,46 +171,51 @@ void tm_pool_up(struct tm_pool *pool);
 void tm_pool_down(struct tm_pool *pool);
 
 /* publish.c */
-void tm_core_publish(struct tm_core *core); /* now */
+void tm_core_publish(struct tm_core *core);      /* now */
 void tm_core_publish_soon(struct tm_core *core); /* once this round of the loop is done */
 
 /* recorder.c: what is written in the background, in order */
 struct tm_event_spec {
 	enum tm_event_type type;
-	const struct tm_pool *pool; /* NULL: none */
-	const char *volume;	    /* NULL: none */
+	const struct tm_pool *pool;      /* NULL: none */
+	const char *volume;              /* NULL: none */
 	const struct tm_uuid *operation; /* NULL: none */
-	char *data;		    /* JSON text, taken; NULL: none */
+	char *data;                      /* JSON text, taken; NULL: none */
 };
 void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 const char *tm_event_message_id(enum tm_event_type type); /* NULL: none */
 void tm_record_sizes(struct tm_core *core, const struct tm_pool *pool, bool descriptor);
-void tm_record_descriptor(struct tm_core *core, const struct tm_pool *pool); /* if it is out of date */
+void tm_record_descriptor(struct tm_core *core,
+			  const struct tm_pool *pool); /* if it is out of date */
 void tm_record_samples(struct tm_core *core, struct tm_pool_sample *samples, size_t n); /* taken */
 void tm_record_rollup(struct tm_core *core);
 
 /* look.c, arm.c: extension */
-void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec); /* seen_usec: when the event was seen; 0: no event */
+void tm_pool_look(struct tm_pool *pool,
+		  uint64_t seen_usec); /* seen_usec: when the event was seen; 0: no event */
 /* Take a status read elsewhere, while no look was under way, and tell what changed. */
 void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status);
 void tm_pool_arm(struct tm_pool *pool);
 
 /* queue.c: an operation's way from durable row to end */
-int tm_core_enlist(struct tm_core *core, struct tm_op *op, struct tm_error *err); /* make it visible as live */
+int tm_core_enlist(struct tm_core *core, struct tm_op *op,
+		   struct tm_error *err); /* make it visible as live */
 void tm_core_delist(struct tm_core *core, struct tm_op *op);
 void tm_core_enqueue(struct tm_core *core, struct tm_op *op); /* takes it */
 void tm_pool_run_queue(struct tm_pool *pool);
 void tm_core_run_global_queue(struct tm_core *core);
 
-/* prepare.c: is it allowed now, and what will its steps work on? Main loop; called again when its turn comes. */
+/* prepare.c: is it allowed now, and what will its steps work on? Main loop; called again when its
+ * turn comes. */
 int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err);
 /* What a new pool's record gets where the command says nothing. Any thread. */
 int tm_pool_fill_defaults(struct tm_pool_record *record, struct tm_error *err);
 /* The low-water mark of a pool that nothing is known of but its policy: bytes. */
 uint64_t tm_pool_mark(const struct tm_pool_record *record);
 
-/* apply.c: take over what an ended operation changed, and tell. Returns the pool, or NULL when it is gone. */
+/* apply.c: take over what an ended operation changed, and tell. Returns the pool, or NULL when it
+ * is gone. */
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool);
 /* Bring the model in line with what devices there are. */
 void tm_pool_observe(struct tm_pool *pool);
@@ -220,7 +226,8 @@ int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret
 /* Bring the record's sizes in line with the metadata's superblock, which is the truth. */
 int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err);
 int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struct tm_error *err);
-int tm_parts_remove_pool(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err);
+int tm_parts_remove_pool(struct tm_core *core, const struct tm_pool_record *pool,
+			 struct tm_error *err);
 int tm_parts_detach(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err);
 int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
 			 uint64_t bytes, struct tm_error *err);
@@ -233,44 +240,53 @@ bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
 		  struct tm_thin_pool_status *ret);
 int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			     const struct tm_volume_record *volume, struct tm_error *err);
-/* As tm_parts_ours; but gives who only looks at a device (udev does, after each change) a second to close it. */
+/* As tm_parts_ours; but gives who only looks at a device (udev does, after each change) a second to
+ * close it. */
 int tm_parts_unused(struct tm_core *core, const struct tm_pool_record *pool,
 		    const struct tm_volume_record *volume, struct tm_dm_info *ret,
 		    struct tm_error *err);
 int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			       const struct tm_volume_record *volume, struct tm_error *err);
 int tm_parts_load_volume(struct tm_core *core, const struct tm_pool_record *pool,
-			 const struct tm_volume_record *volume, uint64_t bytes, struct tm_error *err);
+			 const struct tm_volume_record *volume, uint64_t bytes,
+			 struct tm_error *err);
 int tm_parts_write_names(const struct tm_pool_record *pool, const struct tm_volume_record *volume,
 			 struct tm_error *err);
-void tm_parts_forget_names(const struct tm_pool_record *pool, const struct tm_volume_record *volume);
+void tm_parts_forget_names(const struct tm_pool_record *pool,
+			   const struct tm_volume_record *volume);
 /* set_transaction_id from @from to @to; fine when it is @to already. */
-int tm_parts_move_transaction(struct tm_core *core, const struct tm_pool_record *pool, uint64_t from,
-			      uint64_t to, struct tm_error *err);
+int tm_parts_move_transaction(struct tm_core *core, const struct tm_pool_record *pool,
+			      uint64_t from, uint64_t to, struct tm_error *err);
 int tm_parts_delete_thin(struct tm_core *core, const struct tm_pool_record *pool, uint32_t dev_id,
 			 struct tm_error *err);
-/* Is the device with this name ours, by its UUID? 1, 0 (absent), or -EEXIST when it is somebody else's. */
+/* Is the device with this name ours, by its UUID? 1, 0 (absent), or -EEXIST when it is somebody
+ * else's. */
 int tm_parts_ours(struct tm_core *core, const struct tm_pool_record *pool, enum tm_dm_role role,
-		  const struct tm_volume_record *volume, struct tm_dm_info *ret, struct tm_error *err);
+		  const struct tm_volume_record *volume, struct tm_dm_info *ret,
+		  struct tm_error *err);
 int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *pool,
 			    struct tm_error *err);
 /* Write the pool's descriptor from the database, unless it says the same already. */
-int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool, struct tm_error *err);
+int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool,
+			      struct tm_error *err);
 
 /* udev-wait.c: wait until /dev/thinmgr/POOL/VOLUME leads to a device, or is gone. -ETIMEDOUT. */
-int tm_udev_wait_link(const char *path, unsigned int major, unsigned int minor, unsigned int limit_ms);
+int tm_udev_wait_link(const char *path, unsigned int major, unsigned int minor,
+		      unsigned int limit_ms);
 int tm_udev_wait_gone(const char *path, unsigned int limit_ms);
 
-/* flush.c: write out the file system mounted from a device, if one is; bytes dirty in the whole machine. */
+/* flush.c: write out the file system mounted from a device, if one is; bytes dirty in the whole
+ * machine. */
 void tm_flush_mounted(unsigned int major, unsigned int minor);
 uint64_t tm_dirty_bytes(void);
 
 /* tool.c: run a program of the field. */
 struct tm_tool_result {
-	int status;	 /* exit status, or 128 + signal */
+	int status;        /* exit status, or 128 + signal */
 	char output[4096]; /* the beginning of what it printed, both streams */
 };
-const char *tm_tool_path(const char *name, char *buf, size_t len); /* NULL when it is not installed */
+const char *tm_tool_path(const char *name, char *buf,
+			 size_t len); /* NULL when it is not installed */
 int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
 		struct tm_error *err);
 

@@ -60,7 +60,9 @@ int tm_step_start_pool(struct tm_op *op, struct tm_error *err)
 				 "The metadata of pool %s is at transaction %" PRIu64
 				 ", the record at %" PRIu64 ": they do not belong together.",
 				 op->pool.name, status.transaction_id, op->pool.transaction_id);
-		tm_error_hint(err, "Nothing was changed. Bring back the metadata or the record that fits.");
+		tm_error_hint(
+			err,
+			"Nothing was changed. Bring back the metadata or the record that fits.");
 		return r;
 	}
 	return 0;
@@ -111,7 +113,8 @@ int tm_step_deactivate_volumes(struct tm_op *op, struct tm_error *err)
 		int r = tm_parts_unused(op->core, &op->pool, &op->volumes[i], &info, NULL);
 
 		if (r > 0 && info.open_count > 0)
-			return tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i], err);
+			return tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i],
+							  err);
 	}
 	for (size_t i = 0; i < op->n_volumes; i++) {
 		int r = tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i], err);
@@ -211,8 +214,8 @@ static int create_claim(struct tm_op *op, struct tm_error *err)
 	claim_path(path, &op->pool);
 	r = tm_write_file_atomic(path, "", 0, 0600);
 	if (r < 0)
-		return tm_error_set(err, TM_ERR_IO, -r, "Cannot write in %s: %s.", op->pool.directory,
-				    strerror(-r));
+		return tm_error_set(err, TM_ERR_IO, -r, "Cannot write in %s: %s.",
+				    op->pool.directory, strerror(-r));
 	return 0;
 }
 
@@ -301,7 +304,9 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 	if (r < 0) {
 		(void)tm_error_set(err, r == -ENOENT ? TM_ERR_NOT_FOUND : TM_ERR_IO, -r,
 				   "Cannot read the descriptor %s: %s.", path, strerror(-r));
-		tm_error_hint(err, "Name the directory that holds the pool's data, metadata and pool.json.");
+		tm_error_hint(
+			err,
+			"Name the directory that holds the pool's data, metadata and pool.json.");
 		return r;
 	}
 	r = tm_descriptor_parse(text, len, &d, err);
@@ -331,9 +336,11 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 		return r;
 	if (bytes < op->pool.data_bytes)
 		return tm_error_set(err, TM_ERR_BACKING_GONE, EIO,
-				    "The data file of pool %s has %" PRIu64 " bytes, but the pool uses %" PRIu64 ".",
+				    "The data file of pool %s has %" PRIu64
+				    " bytes, but the pool uses %" PRIu64 ".",
 				    op->pool.name, bytes, op->pool.data_bytes);
-	op->pool.data_reserve_bytes = tm_round_down(bytes - op->pool.data_bytes, op->pool.block_bytes);
+	op->pool.data_reserve_bytes = tm_round_down(bytes - op->pool.data_bytes,
+						    op->pool.block_bytes);
 	return tm_backing_part_size(&op->pool, TM_PART_METADATA, &bytes, err);
 }
 
@@ -544,7 +551,8 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 	under = p->metadata_bytes + p->metadata_reserve_bytes;
 	if (op->metadata_bytes > p->metadata_bytes) {
 		p->metadata_bytes = op->metadata_bytes;
-		p->metadata_reserve_bytes = under > op->metadata_bytes ? under - op->metadata_bytes : 0;
+		p->metadata_reserve_bytes = under > op->metadata_bytes ? under - op->metadata_bytes
+								       : 0;
 	}
 	mark = tm_mul_div(p->data_bytes, p->policy.data.low_water_percent, 100);
 	if (mark > p->low_water_bytes)
@@ -557,7 +565,8 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 	if (r < 0)
 		return r;
 	tm_dm_name(name, TM_ROLE_POOL, p->name, NULL);
-	r = tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
+	r = tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN,
+			 err);
 	if (r < 0)
 		return r;
 	/* A resume succeeds even where the kernel refused to grow: look. */
@@ -568,7 +577,8 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 	    tm_sat_mul(status.metadata_total, TM_METADATA_BLOCK) <
 		    (op->metadata_bytes ? op->metadata_bytes : 0)) {
 		(void)tm_error_set(err, TM_ERR_NEEDS_CHECK, EROFS,
-				   "The kernel did not take the new space of pool %s into use.", p->name);
+				   "The kernel did not take the new space of pool %s into use.",
+				   p->name);
 		tm_error_hint(err, "See the pool's mode and needs_check, and the kernel log.");
 		return -EROFS;
 	}
@@ -603,7 +613,8 @@ const struct tm_op_type tm_op_pool_extend = {
 
 static int policy_record(struct tm_op *op, struct tm_error *err)
 {
-	const bool remark = op->pool.policy.data.low_water_percent != op->policy.data.low_water_percent;
+	const bool remark = op->pool.policy.data.low_water_percent !=
+			    op->policy.data.low_water_percent;
 
 	op->pool.policy = op->policy;
 	op->pool.when_full = op->when_full;
@@ -622,11 +633,13 @@ static int policy_reload(struct tm_op *op, struct tm_error *err)
 	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_POOL, NULL, &info, err);
 	if (r <= 0)
 		return r;
-	r = tm_parts_load_pool(op->core, &op->pool, op->pool.data_bytes, op->pool.low_water_bytes, err);
+	r = tm_parts_load_pool(op->core, &op->pool, op->pool.data_bytes, op->pool.low_water_bytes,
+			       err);
 	if (r < 0)
 		return r;
 	tm_dm_name(name, TM_ROLE_POOL, op->pool.name, NULL);
-	return tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
+	return tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN,
+			    err);
 }
 
 static const struct tm_step policy_steps[] = {

@@ -45,7 +45,8 @@ static int create_thin(struct tm_op *op, struct tm_error *err)
 		/* Not made by us: make sure undoing does not delete it. */
 		op->items[0].dev_id = TM_DEV_ID_MAX + 1;
 		return tm_error_set(err, TM_ERR_WRONG_STATE, EEXIST,
-				    "Pool %s has a device in its metadata that is not recorded; it was changed by somebody else.",
+				    "Pool %s has a device in its metadata that is not recorded; it "
+				    "was changed by somebody else.",
 				    op->pool.name);
 	}
 	if (r < 0 && err)
@@ -153,7 +154,8 @@ static int set_size(struct tm_op *op, const struct tm_volume_record *v, struct t
 		return r;
 	tm_dm_name(name, TM_ROLE_VOLUME, op->pool.name, v->name);
 	/* I/O in flight is kept, and no file system need be frozen to add space behind it. */
-	return tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_FULL, err);
+	return tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_FULL,
+			    err);
 }
 
 static int resize_device(struct tm_op *op, struct tm_error *err)
@@ -272,8 +274,8 @@ static const struct tm_volume_record *origin_of(const struct tm_op *op, size_t i
 }
 
 /*
- * Freezing writes out what is dirty while the volume's suspend is under way, and a pool cannot be extended
- * in that time (its own suspend waits for the volume's). So flush before, while extension
+ * Freezing writes out what is dirty while the volume's suspend is under way, and a pool cannot be
+ * extended in that time (its own suspend waits for the volume's). So flush before, while extension
  * still works, and do not begin without room.
  */
 static int snapshot_flush(struct tm_op *op, struct tm_error *err)
@@ -288,7 +290,8 @@ static int snapshot_flush(struct tm_op *op, struct tm_error *err)
 
 		if (!origin)
 			return tm_error_set(err, TM_ERR_NOT_FOUND, ENOENT,
-					    "A volume of pool %s to be snapshotted is gone.", op->pool.name);
+					    "A volume of pool %s to be snapshotted is gone.",
+					    op->pool.name);
 		r = tm_parts_ours(op->core, &op->pool, TM_ROLE_VOLUME, origin, &info, err);
 		if (r < 0)
 			return r;
@@ -300,18 +303,21 @@ static int snapshot_flush(struct tm_op *op, struct tm_error *err)
 		return r;
 	if (status.failed || status.mode != TM_MODE_WRITE) {
 		(void)tm_error_set(err, TM_ERR_WRONG_STATE, EROFS,
-				   "Pool %s is in mode %s; a snapshot needs mode write.", op->pool.name,
+				   "Pool %s is in mode %s; a snapshot needs mode write.",
+				   op->pool.name,
 				   status.failed ? "fail" : tm_mode_name(status.mode));
 		return -EROFS;
 	}
 	free_bytes = tm_sat_mul(status.data_total - status.data_used, op->pool.block_bytes);
 	dirty = tm_dirty_bytes();
 	if (free_bytes < dirty && free_bytes < op->pool.low_water_bytes) {
-		r = tm_error_set(err, TM_ERR_NO_SPACE, ENOSPC,
-				 "Pool %s has too little free space to freeze its file systems safely.",
-				 op->pool.name);
-		tm_error_hint(err, "Extend the pool (thinmgr pool extend %s --data +SIZE) and try again.",
-			      op->pool.name);
+		r = tm_error_set(
+			err, TM_ERR_NO_SPACE, ENOSPC,
+			"Pool %s has too little free space to freeze its file systems safely.",
+			op->pool.name);
+		tm_error_hint(
+			err, "Extend the pool (thinmgr pool extend %s --data +SIZE) and try again.",
+			op->pool.name);
 		return r;
 	}
 	return 0;
@@ -330,7 +336,8 @@ static int origins(struct tm_op *op, bool suspend, struct tm_error *err)
 
 		if (!origin)
 			continue;
-		r = tm_parts_ours(op->core, &op->pool, TM_ROLE_VOLUME, origin, &info, first ? NULL : err);
+		r = tm_parts_ours(op->core, &op->pool, TM_ROLE_VOLUME, origin, &info,
+				  first ? NULL : err);
 		if (r > 0 && info.suspended != suspend) {
 			tm_dm_name(name, TM_ROLE_VOLUME, op->pool.name, origin->name);
 			if (suspend)
@@ -376,7 +383,8 @@ static int snapshot_make(struct tm_op *op, struct tm_error *err)
 			for (size_t k = i; k < op->n_items; k++)
 				op->items[k].dev_id = TM_DEV_ID_MAX + 1;
 			return tm_error_set(err, TM_ERR_WRONG_STATE, EEXIST,
-					    "Pool %s has a device in its metadata that is not recorded; it was changed by somebody else.",
+					    "Pool %s has a device in its metadata that is not "
+					    "recorded; it was changed by somebody else.",
 					    op->pool.name);
 		}
 		if (r < 0) {
@@ -397,7 +405,8 @@ static int snapshot_make_undo(struct tm_op *op, struct tm_error *err)
 
 		if (op->items[i].dev_id > TM_DEV_ID_MAX)
 			continue;
-		r = tm_parts_delete_thin(op->core, &op->pool, op->items[i].dev_id, first ? NULL : err);
+		r = tm_parts_delete_thin(op->core, &op->pool, op->items[i].dev_id,
+					 first ? NULL : err);
 		if (r < 0 && !first)
 			first = r;
 	}

@@ -28,7 +28,8 @@ struct tm_step {
 	int (*undo)(struct tm_op *op, struct tm_error *err); /* NULL: nothing to undo */
 	bool commit;
 	bool record; /* changes only the database: done in one transaction with its journal entry */
-	bool can_wait; /* failing is logged, not the operation's end: the next start does it again */
+	bool can_wait; /* failing is logged, not the operation's end: the next start does it again
+			*/
 };
 
 struct tm_op_type {
@@ -39,28 +40,30 @@ struct tm_op_type {
 	bool needs_pool_up;   /* undoing or finishing it after a restart needs the pool's device */
 };
 
-/* What an operation works on. Everything its steps need after a restart is in the JSON form (tm_op_state_*). */
+/* What an operation works on. Everything its steps need after a restart is in the JSON form
+ * (tm_op_state_*). */
 struct tm_op {
 	struct tm_core *core;
 	const struct tm_op_type *type;
 	struct tm_operation_record record; /* under core->live_lock while it is queued or running */
-	struct tm_command *cmd;		   /* what was asked for; owned; NULL after a restart */
+	struct tm_command *cmd;            /* what was asked for; owned; NULL after a restart */
 
-	struct tm_pool_record pool;	  /* own copy; steps change it */
+	struct tm_pool_record pool;       /* own copy; steps change it */
 	struct tm_volume_record *volumes; /* the pool's volumes when it began; owned */
 	size_t n_volumes;
-	struct tm_volume_record *items; /* the volumes it makes or changes, as they shall be; owned */
+	struct tm_volume_record
+		*items; /* the volumes it makes or changes, as they shall be; owned */
 	struct tm_volume_record *before; /* the same as they were (resize, rename, delete); owned */
 	size_t n_items;
 
 	uint64_t transaction_before;
 	uint64_t data_bytes, metadata_bytes; /* extend: the new totals, 0: unchanged */
-	struct tm_policy policy;	     /* policy: the new one */
+	struct tm_policy policy;             /* policy: the new one */
 	enum tm_when_full when_full;
 	bool activate, with_volumes;
 	bool pool_was_active; /* its device was there: undoing leaves it */
-	bool recovering; /* after a restart */
-	bool direct_io;	 /* what attaching found out */
+	bool recovering;      /* after a restart */
+	bool direct_io;       /* what attaching found out */
 
 	/* The pool in the kernel when it had ended; only of one that stops extension. */
 	bool status_valid;

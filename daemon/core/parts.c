@@ -19,9 +19,9 @@
 #include "logic/superblock.h"
 #include "logic/thin-status.h"
 
-#define REMOVE_WAIT_MS 10000
-#define LINK_WAIT_MS   30000
-#define CHECK_LIMIT_S  600
+#define REMOVE_WAIT_MS  10000
+#define LINK_WAIT_MS    30000
+#define CHECK_LIMIT_S   600
 #define PROBE_WAIT_USEC (1000 * TM_USEC_PER_MSEC)
 
 void tm_device_path(char buf[TM_PATH_SIZE], const char *pool, const char *volume)
@@ -30,7 +30,8 @@ void tm_device_path(char buf[TM_PATH_SIZE], const char *pool, const char *volume
 }
 
 int tm_parts_ours(struct tm_core *core, const struct tm_pool_record *pool, enum tm_dm_role role,
-		  const struct tm_volume_record *volume, struct tm_dm_info *ret, struct tm_error *err)
+		  const struct tm_volume_record *volume, struct tm_dm_info *ret,
+		  struct tm_error *err)
 {
 	char name[TM_DM_NAME_SIZE], uuid[TM_DM_UUID_SIZE];
 	int r;
@@ -43,11 +44,14 @@ int tm_parts_ours(struct tm_core *core, const struct tm_pool_record *pool, enum 
 	if (!ret->exists)
 		return 0;
 	if (strcmp(ret->uuid, uuid) != 0) {
-		r = tm_error_set(err, TM_ERR_EXISTS, EEXIST,
-				 "The device-mapper name %s is taken by a device that is not this pool's.",
-				 name);
-		tm_error_hint(err, "Remove or rename that device (dmsetup info %s), or choose another name.",
-			      name);
+		r = tm_error_set(
+			err, TM_ERR_EXISTS, EEXIST,
+			"The device-mapper name %s is taken by a device that is not this pool's.",
+			name);
+		tm_error_hint(
+			err,
+			"Remove or rename that device (dmsetup info %s), or choose another name.",
+			name);
 		return r;
 	}
 	return 1;
@@ -88,7 +92,8 @@ static int remove_device(struct tm_core *core, const struct tm_pool_record *pool
 	if (r <= 0)
 		return r;
 	tm_dm_name(name, role, pool->name, volume ? volume->name : NULL);
-	/* A suspended device cannot be removed without losing what it queues: let it go on first. */
+	/* A suspended device cannot be removed without losing what it queues: let it go on first.
+	 */
 	if (info.suspended && info.live_table) {
 		r = tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS,
 				 role == TM_ROLE_VOLUME ? TM_DM_UDEV_FULL : TM_DM_UDEV_HIDDEN, err);
@@ -115,7 +120,8 @@ int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool
 	target.length_sectors = bytes / TM_SECTOR;
 	if (a.segment.length_sectors < target.length_sectors) {
 		r = tm_error_set(err, TM_ERR_BACKING_GONE, EIO,
-				 "The %s file of pool %s has %" PRIu64 " bytes, but %" PRIu64 " are in use.",
+				 "The %s file of pool %s has %" PRIu64 " bytes, but %" PRIu64
+				 " are in use.",
 				 part == TM_PART_DATA ? "data" : "metadata", pool->name,
 				 a.segment.length_sectors * TM_SECTOR, bytes);
 		tm_error_hint(err, "The file in %s was cut short; restore it from a copy.",
@@ -143,18 +149,19 @@ int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret
 
 	for (size_t i = 0; i < TM_ARRAY_SIZE(parts); i++) {
 		tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
-		uint64_t bytes = parts[i].part == TM_PART_DATA ?
-					 pool->data_bytes + pool->data_reserve_bytes :
-					 pool->metadata_bytes + pool->metadata_reserve_bytes;
+		uint64_t bytes = parts[i].part == TM_PART_DATA
+					 ? pool->data_bytes + pool->data_reserve_bytes
+					 : pool->metadata_bytes + pool->metadata_reserve_bytes;
 		struct tm_dm_info info;
 
 		r = tm_backing_part_size(pool, parts[i].part, &file_bytes, err);
 		if (r < 0)
 			return r;
 		/* A reserve that was recorded but not yet made is no loss. */
-		if (parts[i].part == TM_PART_DATA && file_bytes < bytes && file_bytes >= pool->data_bytes) {
-			pool->data_reserve_bytes =
-				tm_round_down(file_bytes - pool->data_bytes, pool->block_bytes);
+		if (parts[i].part == TM_PART_DATA && file_bytes < bytes &&
+		    file_bytes >= pool->data_bytes) {
+			pool->data_reserve_bytes = tm_round_down(file_bytes - pool->data_bytes,
+								 pool->block_bytes);
 			bytes = pool->data_bytes + pool->data_reserve_bytes;
 		}
 		if (parts[i].part == TM_PART_METADATA && file_bytes < bytes &&
@@ -203,7 +210,8 @@ int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, 
 		return r;
 	if (r == 0)
 		return tm_error_set(err, TM_ERR_KERNEL, ENXIO,
-				    "The data or metadata device of pool %s is not there.", pool->name);
+				    "The data or metadata device of pool %s is not there.",
+				    pool->name);
 	table.metadata_major = meta.major;
 	table.metadata_minor = meta.minor;
 	table.data_major = data.major;
@@ -277,17 +285,18 @@ int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 	if (bytes > pool->data_bytes) {
 		uint64_t more = bytes - pool->data_bytes;
 
-		pool->data_reserve_bytes -= more < pool->data_reserve_bytes ? more :
-									      pool->data_reserve_bytes;
+		pool->data_reserve_bytes -= more < pool->data_reserve_bytes
+						    ? more
+						    : pool->data_reserve_bytes;
 		pool->data_bytes = bytes;
 	}
 	bytes = tm_sat_mul(sb.metadata_blocks, TM_METADATA_BLOCK);
 	if (bytes > pool->metadata_bytes) {
 		uint64_t more = bytes - pool->metadata_bytes;
 
-		pool->metadata_reserve_bytes -= more < pool->metadata_reserve_bytes ?
-							more :
-							pool->metadata_reserve_bytes;
+		pool->metadata_reserve_bytes -= more < pool->metadata_reserve_bytes
+							? more
+							: pool->metadata_reserve_bytes;
 		pool->metadata_bytes = bytes;
 	}
 	return 0;
@@ -307,7 +316,8 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 	(void)core;
 	if (!tm_tool_path("thin_check", tool, sizeof(tool))) {
 		r = tm_error_set(err, TM_ERR_TOOL_MISSING, ENOENT,
-				 "thin_check is not installed, so the metadata of pool %s cannot be checked before it is activated.",
+				 "thin_check is not installed, so the metadata of pool %s cannot "
+				 "be checked before it is activated.",
 				 pool->name);
 		tm_error_hint(err, "Install thin-provisioning-tools.");
 		return r;
@@ -333,9 +343,11 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 		return r;
 	if (result.status != 0) {
 		(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
-				   "thin_check found the metadata of pool %s damaged%s%s", pool->name,
-				   result.output[0] ? ": " : ".", result.output);
-		tm_error_hint(err, "The pool was not activated and nothing was changed. The metadata in %s needs a repair.",
+				   "thin_check found the metadata of pool %s damaged%s%s",
+				   pool->name, result.output[0] ? ": " : ".", result.output);
+		tm_error_hint(err,
+			      "The pool was not activated and nothing was changed. The metadata in "
+			      "%s needs a repair.",
 			      pool->directory);
 		return -EBADMSG;
 	}
@@ -345,9 +357,9 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struct tm_error *err)
 {
 	char name[TM_DM_NAME_SIZE];
-	struct tm_thin_pool_status status;
+	struct tm_thin_pool_status status = { 0 };
 	struct tm_dm_info info;
-	uint64_t table_bytes;
+	uint64_t table_bytes = 0;
 	int r;
 
 	tm_dm_name(name, TM_ROLE_POOL, pool->name, NULL);
@@ -368,9 +380,10 @@ int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struc
 	if (r < 0)
 		return r;
 	if (status.failed) {
-		(void)tm_error_set(err, TM_ERR_DAMAGED, EIO,
-				   "Pool %s came up in fail mode: the kernel cannot use its metadata.",
-				   pool->name);
+		(void)tm_error_set(
+			err, TM_ERR_DAMAGED, EIO,
+			"Pool %s came up in fail mode: the kernel cannot use its metadata.",
+			pool->name);
 		tm_error_hint(err, "The metadata in %s needs a repair; the kernel log says more.",
 			      pool->directory);
 		return -EIO;
@@ -379,8 +392,9 @@ int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struc
 	if (table_bytes > pool->data_bytes) {
 		uint64_t more = table_bytes - pool->data_bytes;
 
-		pool->data_reserve_bytes -= more < pool->data_reserve_bytes ? more :
-									      pool->data_reserve_bytes;
+		pool->data_reserve_bytes -= more < pool->data_reserve_bytes
+						    ? more
+						    : pool->data_reserve_bytes;
 		pool->data_bytes = table_bytes;
 	}
 	pool->metadata_bytes = tm_sat_mul(status.metadata_total, TM_METADATA_BLOCK);
@@ -399,7 +413,8 @@ int tm_parts_detach(struct tm_core *core, const struct tm_pool_record *pool, str
 	return first ? first : r;
 }
 
-int tm_parts_remove_pool(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err)
+int tm_parts_remove_pool(struct tm_core *core, const struct tm_pool_record *pool,
+			 struct tm_error *err)
 {
 	int r;
 
@@ -427,16 +442,16 @@ int tm_parts_write_names(const struct tm_pool_record *pool, const struct tm_volu
 	int n;
 
 	if (mkdir(TM_RUN_DIRECTORY "/names", 0755) < 0 && errno != EEXIST)
-		return tm_error_set(err, TM_ERR_IO, errno, "Cannot make " TM_RUN_DIRECTORY "/names: %s.",
-				    strerror(errno));
+		return tm_error_set(err, TM_ERR_IO, errno,
+				    "Cannot make " TM_RUN_DIRECTORY "/names: %s.", strerror(errno));
 	names_path(path, pool, volume);
 	n = snprintf(text, sizeof(text), "THINMGR_POOL=%s\nTHINMGR_VOLUME=%s\n", pool->name,
 		     volume->name);
 	/* No fsync: it need not outlive this boot. */
 	f = fopen(path, "we");
 	if (!f || fwrite(text, 1, (size_t)n, f) != (size_t)n || fflush(f) != 0)
-		return tm_error_set(err, TM_ERR_IO, errno ? errno : EIO, "Cannot write %s: %s.", path,
-				    strerror(errno));
+		return tm_error_set(err, TM_ERR_IO, errno ? errno : EIO, "Cannot write %s: %s.",
+				    path, strerror(errno));
 	return 0;
 }
 
@@ -449,7 +464,8 @@ void tm_parts_forget_names(const struct tm_pool_record *pool, const struct tm_vo
 }
 
 int tm_parts_load_volume(struct tm_core *core, const struct tm_pool_record *pool,
-			 const struct tm_volume_record *volume, uint64_t bytes, struct tm_error *err)
+			 const struct tm_volume_record *volume, uint64_t bytes,
+			 struct tm_error *err)
 {
 	char name[TM_DM_NAME_SIZE], params[64];
 	struct tm_dm_target target = { .type = "thin",
@@ -462,12 +478,14 @@ int tm_parts_load_volume(struct tm_core *core, const struct tm_pool_record *pool
 	if (r < 0)
 		return r;
 	if (r == 0)
-		return tm_error_set(err, TM_ERR_KERNEL, ENXIO, "Pool %s has no device.", pool->name);
+		return tm_error_set(err, TM_ERR_KERNEL, ENXIO, "Pool %s has no device.",
+				    pool->name);
 	r = tm_thin_table_format(pool_info.major, pool_info.minor, volume->dev_id, params,
 				 sizeof(params));
 	if (r < 0)
-		return tm_error_set(err, TM_ERR_INTERNAL, -r, "The table of volume %s/%s does not fit.",
-				    pool->name, volume->name);
+		return tm_error_set(err, TM_ERR_INTERNAL, -r,
+				    "The table of volume %s/%s does not fit.", pool->name,
+				    volume->name);
 	tm_dm_name(name, TM_ROLE_VOLUME, pool->name, volume->name);
 	return tm_dm_load(core->dm, name, &target, 1, volume->read_only, err);
 }
@@ -493,7 +511,8 @@ int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *
 			goto fail;
 	}
 	if (r == 0 || !info.live_table || info.suspended) {
-		r = tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_FULL, err);
+		r = tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_FULL,
+				 err);
 		if (r < 0)
 			goto fail;
 	}
@@ -503,8 +522,8 @@ int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *
 	r = tm_udev_wait_link(path, info.major, info.minor, LINK_WAIT_MS);
 	if (r < 0) {
 		(void)tm_error_set(err, TM_ERR_TIMEOUT, -r,
-				   "%s did not appear within %d s of activating volume %s/%s.", path,
-				   LINK_WAIT_MS / 1000, pool->name, volume->name);
+				   "%s did not appear within %d s of activating volume %s/%s.",
+				   path, LINK_WAIT_MS / 1000, pool->name, volume->name);
 		tm_error_hint(err, "See whether systemd-udevd runs and has thinmgr's rules.");
 		goto fail;
 	}
@@ -515,7 +534,8 @@ fail:
 }
 
 int tm_parts_unused(struct tm_core *core, const struct tm_pool_record *pool,
-		    const struct tm_volume_record *volume, struct tm_dm_info *ret, struct tm_error *err)
+		    const struct tm_volume_record *volume, struct tm_dm_info *ret,
+		    struct tm_error *err)
 {
 	const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
 	const uint64_t until = tm_now_monotonic_usec() + PROBE_WAIT_USEC;
@@ -549,11 +569,13 @@ int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record
 			char text[128];
 
 			(void)snprintf(text, sizeof(text), "%d", info.open_count);
-			r = tm_error_set(err, TM_ERR_BUSY, EBUSY,
-					 "Volume %s/%s is open %s time%s (mounted, or held by a program).",
-					 pool->name, volume->name, text, info.open_count == 1 ? "" : "s");
+			r = tm_error_set(
+				err, TM_ERR_BUSY, EBUSY,
+				"Volume %s/%s is open %s time%s (mounted, or held by a program).",
+				pool->name, volume->name, text, info.open_count == 1 ? "" : "s");
 			tm_device_path(path, pool->name, volume->name);
-			tm_error_hint(err, "Find who holds it with: lsblk %s; fuser -vm %s", path, path);
+			tm_error_hint(err, "Find who holds it with: lsblk %s; fuser -vm %s", path,
+				      path);
 			return r;
 		}
 		r = remove_device(core, pool, TM_ROLE_VOLUME, volume, err);
@@ -567,27 +589,30 @@ int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record
 	return 0;
 }
 
-int tm_parts_move_transaction(struct tm_core *core, const struct tm_pool_record *pool, uint64_t from,
-			      uint64_t to, struct tm_error *err)
+int tm_parts_move_transaction(struct tm_core *core, const struct tm_pool_record *pool,
+			      uint64_t from, uint64_t to, struct tm_error *err)
 {
 	char name[TM_DM_NAME_SIZE], message[96];
-	struct tm_thin_pool_status status;
+	struct tm_thin_pool_status status = { 0 };
 	int r;
 
 	r = tm_parts_status(core, pool->name, &status, NULL, err);
 	if (r < 0)
 		return r;
 	if (status.failed)
-		return tm_error_set(err, TM_ERR_NEEDS_CHECK, EIO, "Pool %s is in fail mode.", pool->name);
+		return tm_error_set(err, TM_ERR_NEEDS_CHECK, EIO, "Pool %s is in fail mode.",
+				    pool->name);
 	if (status.transaction_id == to)
 		return 0;
 	if (status.transaction_id != from)
 		return tm_error_set(err, TM_ERR_WRONG_STATE, ESTALE,
-				    "Pool %s is at transaction %" PRIu64 " in the kernel, where %" PRIu64
+				    "Pool %s is at transaction %" PRIu64
+				    " in the kernel, where %" PRIu64
 				    " was expected: somebody else changes it.",
 				    pool->name, status.transaction_id, from);
 	tm_dm_name(name, TM_ROLE_POOL, pool->name, NULL);
-	(void)snprintf(message, sizeof(message), "set_transaction_id %" PRIu64 " %" PRIu64, from, to);
+	(void)snprintf(message, sizeof(message), "set_transaction_id %" PRIu64 " %" PRIu64, from,
+		       to);
 	return tm_dm_message(core->dm, name, message, err);
 }
 
@@ -608,7 +633,8 @@ int tm_parts_delete_thin(struct tm_core *core, const struct tm_pool_record *pool
 	return r;
 }
 
-int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool, struct tm_error *err)
+int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool,
+			      struct tm_error *err)
 {
 	tm_cleanup(tm_descriptor_done) struct tm_descriptor d = { 0 };
 	tm_auto_free char *text = NULL, *there = NULL;

@@ -49,7 +49,8 @@ void tm_core_delist(struct tm_core *core, struct tm_op *op)
 	}
 }
 
-int tm_core_operation(struct tm_core *core, const struct tm_uuid *id, struct tm_operation_record *ret)
+int tm_core_operation(struct tm_core *core, const struct tm_uuid *id,
+		      struct tm_operation_record *ret)
 {
 	TM_LOCK_SCOPE(&core->live_lock);
 	for (size_t i = 0; i < TM_ARRAY_SIZE(core->live); i++) {
@@ -161,7 +162,8 @@ static void op_ended(void *arg)
 	struct tm_op *op = arg;
 	struct tm_core *core = op->core;
 	struct tm_uuid id = op->record.id;
-	struct tm_pool *pool = op->pool.id.text[0] ? tm_core_find_pool(core, op->pool.id.text) : NULL;
+	struct tm_pool *pool = op->pool.id.text[0] ? tm_core_find_pool(core, op->pool.id.text)
+						   : NULL;
 
 	if (core->global_running == op)
 		core->global_running = NULL;
@@ -246,8 +248,8 @@ void tm_core_enqueue(struct tm_core *core, struct tm_op *op)
 		pool = tm_core_find_pool(core, op->record.pool.text);
 		if (!pool) { /* deleted while the row was being written */
 			free(q);
-			(void)tm_error_set(&op->error, TM_ERR_NOT_FOUND, ENOENT, "There is no pool %s.",
-					   op->record.pool_name);
+			(void)tm_error_set(&op->error, TM_ERR_NOT_FOUND, ENOENT,
+					   "There is no pool %s.", op->record.pool_name);
 			tm_crew_run(core->workers, op_job, op);
 			return;
 		}
@@ -311,7 +313,8 @@ static void write_row(void *arg)
 	struct submission *s = arg;
 
 	if (tm_store_put_operation(s->core->store, &s->op->record, &s->err) < 0 && !s->err.code)
-		(void)tm_error_set(&s->err, TM_ERR_STORE, EIO, "The operation could not be recorded.");
+		(void)tm_error_set(&s->err, TM_ERR_STORE, EIO,
+				   "The operation could not be recorded.");
 	tm_mailbox_post(s->core->mailbox, submitted, s);
 }
 
@@ -320,8 +323,7 @@ static bool overlaps(const char *a, const char *b)
 {
 	size_t la = strlen(a), lb = strlen(b), l = la < lb ? la : lb;
 
-	return strncmp(a, b, l) == 0 &&
-	       (la == lb || (la < lb ? b[l] == '/' : a[l] == '/'));
+	return strncmp(a, b, l) == 0 && (la == lb || (la < lb ? b[l] == '/' : a[l] == '/'));
 }
 
 static int check_new_pool(struct tm_core *core, struct tm_pool_record *record, struct tm_error *err)
@@ -333,8 +335,8 @@ static int check_new_pool(struct tm_core *core, struct tm_pool_record *record, s
 		return -ENOENT;
 	}
 	if (tm_core_find_pool(core, record->name)) {
-		(void)tm_error_field(err, TM_ERR_EXISTS, "/name", "There is a pool named %s already.",
-				     record->name);
+		(void)tm_error_field(err, TM_ERR_EXISTS, "/name",
+				     "There is a pool named %s already.", record->name);
 		return -EEXIST;
 	}
 	for (size_t i = 0; i < core->n_pools; i++) {
@@ -360,7 +362,8 @@ static int submit_checked(struct submission *s)
 	if (s->err.code)
 		return -EINVAL;
 	if (atomic_load(&core->stopping))
-		return tm_error_set(&s->err, TM_ERR_SHUTTING_DOWN, ECANCELED, "The daemon is stopping.");
+		return tm_error_set(&s->err, TM_ERR_SHUTTING_DOWN, ECANCELED,
+				    "The daemon is stopping.");
 	if (cmd->kind == TM_CMD_POOL_CREATE) {
 		r = check_new_pool(core, &cmd->pool_create.record, &s->err);
 		if (r < 0)
@@ -368,8 +371,8 @@ static int submit_checked(struct submission *s)
 	} else if (cmd->kind != TM_CMD_POOL_IMPORT) {
 		pool = tm_core_find_pool(core, cmd->pool);
 		if (!pool)
-			return tm_error_set(&s->err, TM_ERR_NOT_FOUND, ENOENT, "There is no pool %s.",
-					    cmd->pool);
+			return tm_error_set(&s->err, TM_ERR_NOT_FOUND, ENOENT,
+					    "There is no pool %s.", cmd->pool);
 	}
 	r = tm_op_prepare(op, pool, &s->err);
 	if (r < 0)
@@ -392,7 +395,8 @@ static void submit_on_main(void *arg)
 	op->type = tm_op_type(s->cmd->kind);
 	op->cmd = s->cmd;
 	s->cmd = NULL;
-	(void)snprintf(op->record.kind, sizeof(op->record.kind), "%s", tm_command_name(op->type->kind));
+	(void)snprintf(op->record.kind, sizeof(op->record.kind), "%s",
+		       tm_command_name(op->type->kind));
 	op->record.n_steps = (uint32_t)op->type->n_steps;
 	op->record.created_usec = tm_now_realtime_usec();
 	op->record.status = TM_OP_QUEUED;
@@ -400,7 +404,8 @@ static void submit_on_main(void *arg)
 	if (submit_checked(s) < 0) {
 		s->cmd = NULL;
 		if (!s->err.code)
-			(void)tm_error_set(&s->err, TM_ERR_INTERNAL, EINVAL, "The request was refused.");
+			(void)tm_error_set(&s->err, TM_ERR_INTERNAL, EINVAL,
+					   "The request was refused.");
 		submission_end(s);
 		return;
 	}

@@ -69,7 +69,8 @@ static void record_event(void *arg)
 	if (tm_store_append_events(e->core->store, &e->event, 1, &err) < 0) {
 		struct tm_log_fields fields = { .pool = e->event.pool_name, .error = &err };
 
-		/* Without a number it cannot be replayed, so it is not published; the journal has it. */
+		/* Without a number it cannot be replayed, so it is not published; the journal has
+		 * it. */
 		tm_log_fields(LOG_ERR, &fields, "An event could not be recorded (%s): %s",
 			      tm_event_slug(e->event.type), err.detail);
 		tm_event_done(&e->event);
@@ -100,7 +101,8 @@ void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, con
 		fields.pool = e->event.pool_name;
 	}
 	if (spec->volume) {
-		(void)snprintf(e->event.volume_name, sizeof(e->event.volume_name), "%s", spec->volume);
+		(void)snprintf(e->event.volume_name, sizeof(e->event.volume_name), "%s",
+			       spec->volume);
 		fields.volume = e->event.volume_name;
 	}
 	if (spec->operation) {
@@ -112,7 +114,8 @@ void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, con
 	(void)vsnprintf(e->event.message, sizeof(e->event.message), fmt, ap);
 	va_end(ap);
 	fields.message_id = tm_event_message_id(spec->type);
-	tm_log_fields(severity_level(tm_event_severity(spec->type)), &fields, "%s", e->event.message);
+	tm_log_fields(severity_level(tm_event_severity(spec->type)), &fields, "%s",
+		      e->event.message);
 	tm_crew_run(core->recorder, record_event, e);
 }
 
@@ -217,7 +220,8 @@ static void record_samples(void *arg)
 	if (tm_store_append_samples(s->core->store, s->samples, s->n, &err) < 0) {
 		struct tm_log_fields fields = { .error = &err };
 
-		tm_log_fields(LOG_WARNING, &fields, "Samples could not be recorded: %s", err.detail);
+		tm_log_fields(LOG_WARNING, &fields, "Samples could not be recorded: %s",
+			      err.detail);
 	}
 	free(s->samples);
 	free(s);
@@ -242,10 +246,12 @@ static void record_rollup(void *arg)
 	struct tm_core *core = arg;
 	struct tm_error err = { 0 };
 
-	if (tm_store_rollup(core->store, tm_now_realtime_usec(), core->config.keep_events_usec, &err) < 0) {
+	if (tm_store_rollup(core->store, tm_now_realtime_usec(), core->config.keep_events_usec,
+			    &err) < 0) {
 		struct tm_log_fields fields = { .error = &err };
 
-		tm_log_fields(LOG_WARNING, &fields, "Old history could not be rolled up: %s", err.detail);
+		tm_log_fields(LOG_WARNING, &fields, "Old history could not be rolled up: %s",
+			      err.detail);
 	}
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From what the database and the kernel say to a running core: first let go what a crash left suspended,
- * then settle the operations it cut off, then bring up the pools that should be.
+ * From what the database and the kernel say to a running core: first let go what a crash left
+ * suspended, then settle the operations it cut off, then bring up the pools that should be.
  */
 
 #include <errno.h>
@@ -31,8 +31,9 @@ static void resume_suspended(struct tm_core *core)
 			enum tm_dm_role role;
 			struct tm_uuid pool;
 
-			if (tm_dm_info(core->dm, list[i].name, &info, NULL) < 0 || !info.suspended ||
-			    !info.live_table || tm_dm_uuid_parse(info.uuid, &role, &pool, NULL) < 0 ||
+			if (tm_dm_info(core->dm, list[i].name, &info, NULL) < 0 ||
+			    !info.suspended || !info.live_table ||
+			    tm_dm_uuid_parse(info.uuid, &role, &pool, NULL) < 0 ||
 			    (role == TM_ROLE_VOLUME) != (volumes == 1))
 				continue;
 			if (tm_dm_resume(core->dm, list[i].name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS,
@@ -40,7 +41,8 @@ static void resume_suspended(struct tm_core *core)
 				tm_log(LOG_ERR, "%s was left suspended and cannot be resumed: %s",
 				       list[i].name, err.detail);
 			else
-				tm_log(LOG_NOTICE, "%s was left suspended and was resumed.", list[i].name);
+				tm_log(LOG_NOTICE, "%s was left suspended and was resumed.",
+				       list[i].name);
 		}
 	}
 }
@@ -69,8 +71,18 @@ static int load_pools(struct tm_core *core, struct tm_error *err)
 	return r;
 }
 
-/* Bring a pool's devices up as its record says, without journal: idempotent, and observed afterwards. */
-static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes, struct tm_error *err)
+static bool same_sizes(const struct tm_pool_record *a, const struct tm_pool_record *b)
+{
+	return a->data_bytes == b->data_bytes && a->data_reserve_bytes == b->data_reserve_bytes &&
+	       a->metadata_bytes == b->metadata_bytes &&
+	       a->metadata_reserve_bytes == b->metadata_reserve_bytes &&
+	       a->low_water_bytes == b->low_water_bytes;
+}
+
+/* Bring a pool's devices up as its record says, without journal: idempotent, and observed
+ * afterwards. */
+static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes,
+		      struct tm_error *err)
 {
 	struct tm_pool_record record = pool->record;
 	struct tm_thin_pool_status status;
@@ -98,7 +110,7 @@ static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes, 
 		r = tm_parts_status(core, record.name, &status, NULL, err);
 	if (r < 0)
 		return r;
-	if (memcmp(&pool->record, &record, sizeof(record)) != 0) {
+	if (!same_sizes(&pool->record, &record)) {
 		pool->record = record;
 		tm_record_sizes(core, pool, false);
 	}
@@ -108,7 +120,9 @@ static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes, 
 				 "The metadata of pool %s is at transaction %" PRIu64
 				 ", the record at %" PRIu64 ": they do not belong together.",
 				 record.name, status.transaction_id, record.transaction_id);
-		tm_error_hint(err, "Nothing was changed. Bring back the metadata or the record that fits.");
+		tm_error_hint(
+			err,
+			"Nothing was changed. Bring back the metadata or the record that fits.");
 		return r;
 	}
 	for (size_t i = 0; volumes && i < pool->n_volumes; i++) {
@@ -183,14 +197,14 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 		/* One whose turn had not come has nothing to be settled. */
 		if (op->type->needs_pool_up && op->record.status != TM_OP_QUEUED) {
 			struct tm_dm_info info;
-			const bool was_up =
-				tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
-				info.live_table;
+			const bool was_up = tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL,
+							  &info, NULL) > 0 &&
+					    info.live_table;
 
 			if (raise_pool(core, pool, false, &err) < 0) {
 				mark_uncertain(pool, err.detail);
-				tm_log(LOG_ERR, "Operation %s on pool %s waits: %s", op->record.kind,
-				       pool->record.name, err.detail);
+				tm_log(LOG_ERR, "Operation %s on pool %s waits: %s",
+				       op->record.kind, pool->record.name, err.detail);
 				tm_op_free(op);
 				return;
 			}
@@ -205,11 +219,12 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 	tm_record_event(core, &spec, "Operation %s on pool %s was cut off by a stop and %s.",
 			op->record.kind,
 			op->record.pool_name[0] ? op->record.pool_name : op->pool.directory,
-			op->undo_failed			       ? "could not be settled" :
-			op->record.status == TM_OP_DONE ? "is finished now" :
-							  "was undone");
+			op->undo_failed                   ? "could not be settled"
+			: op->record.status == TM_OP_DONE ? "is finished now"
+							  : "was undone");
 	if (op->undo_failed && pool)
-		mark_uncertain(pool, op->error.code ? op->error.detail : "An operation could not be undone.");
+		mark_uncertain(pool, op->error.code ? op->error.detail
+						    : "An operation could not be undone.");
 	if (raised && pool && !(pool->record.active && pool->record.policy.activate_at_start))
 		(void)tm_parts_remove_pool(core, &pool->record, NULL);
 	tm_op_free(op);
@@ -260,7 +275,8 @@ static void raise_job(void *arg)
 /* Pools side by side, on the workers; nothing else runs yet, so each job owns its pool. */
 static int raise_pools(struct tm_core *core, struct tm_error *err)
 {
-	tm_auto_free struct raising *jobs = calloc(core->n_pools ? core->n_pools : 1, sizeof(*jobs));
+	tm_auto_free struct raising *jobs = calloc(core->n_pools ? core->n_pools : 1,
+						   sizeof(*jobs));
 	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	pthread_cond_t done = PTHREAD_COND_INITIALIZER;
 	size_t left = 0, n = 0;
@@ -289,7 +305,8 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 		(void)pthread_cond_wait(&done, &lock);
 	(void)pthread_mutex_unlock(&lock);
 	for (size_t i = 0; i < n; i++) {
-		struct tm_log_fields fields = { .pool = jobs[i].pool->record.name, .error = &jobs[i].err };
+		struct tm_log_fields fields = { .pool = jobs[i].pool->record.name,
+						.error = &jobs[i].err };
 
 		if (jobs[i].r >= 0)
 			continue;
@@ -298,8 +315,9 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 			(void)tm_parts_remove_pool(core, &jobs[i].pool->record, NULL);
 		else
 			mark_uncertain(jobs[i].pool, jobs[i].err.detail);
-		(void)snprintf(jobs[i].pool->state_reason, sizeof(jobs[i].pool->state_reason), "%.*s",
-			       (int)sizeof(jobs[i].pool->state_reason) - 1, jobs[i].err.detail);
+		(void)snprintf(jobs[i].pool->state_reason, sizeof(jobs[i].pool->state_reason),
+			       "%.*s", (int)sizeof(jobs[i].pool->state_reason) - 1,
+			       jobs[i].err.detail);
 		tm_log_fields(LOG_ERR, &fields, "Pool %s could not be activated: %s %s",
 			      jobs[i].pool->record.name, jobs[i].err.detail, jobs[i].err.hint);
 	}

@@ -87,14 +87,15 @@ void tm_rate_observe(struct tm_rate *rate, uint64_t now_usec, uint64_t used_byte
 uint64_t tm_rate_get(const struct tm_rate *rate, uint64_t now_usec);
 
 /*
- * What a data writer is trusted to be capable of although it has not shown it yet: a pool that rested,
- * or is new, must outlast the first burst as well. Follows the rate seen when that is higher.
+ * What a data writer is trusted to be capable of although it has not shown it yet: a pool that
+ * rested, or is new, must outlast the first burst as well. Follows the rate seen when that is
+ * higher.
  */
 #define TM_RATE_ASSUMED_BYTES_PER_SEC ((uint64_t)200 << 20)
 static inline uint64_t tm_rate_assume(uint64_t seen_bytes_per_sec)
 {
-	return seen_bytes_per_sec > TM_RATE_ASSUMED_BYTES_PER_SEC ? seen_bytes_per_sec :
-								    TM_RATE_ASSUMED_BYTES_PER_SEC;
+	return seen_bytes_per_sec > TM_RATE_ASSUMED_BYTES_PER_SEC ? seen_bytes_per_sec
+								  : TM_RATE_ASSUMED_BYTES_PER_SEC;
 }
 
 /*

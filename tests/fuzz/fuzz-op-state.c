@@ -61,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_volumes(op->volumes, op->n_volumes);
 	first = tm_op_state_format(op);
 	assert(first);
-	op = tm_op_free(op);
+	(void)tm_op_free(op);
 
 	op = read_state(type, first);
 	assert(op);
