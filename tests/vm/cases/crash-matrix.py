@@ -3,10 +3,13 @@
 
 The points come from the daemon's own list of steps. After the restart the operation is wholly done
 or wholly undone (which of the two is known from its point of no return), everything that tells of
-pools agrees, the metadata is clean, all data is there, and the same request succeeds.
+pools agrees, the metadata is clean, all data is there, and the same request succeeds. Where the
+operation is finished by the restart, that is killed once as well.
 
 Without FULL=1 every step has its turn once, before it or after it.
 """
+
+import http.client
 
 import crashlab
 import tm
@@ -26,6 +29,8 @@ def strike(w, point):
     op = scenario.ask(w)
     w.daemon.wait_killed()
 
+    if point.done and point.again:
+        w.daemon.start_killed(f"kill:{point}")
     w.daemon.start()
     record = crashlab.ended(op)
     w.t.equal(record["status"], "done" if point.done else "failed", f"operation after {point}")
@@ -48,8 +53,51 @@ def strike(w, point):
     return True
 
 
+def crowd(w, point):
+    """Several pools at work, more waiting, when the kill comes: each ends one way or the other."""
+    before = crashlab.state()
+    pools = ("a", "b", "keep")
+    w.daemon.stop()
+    w.daemon.start(f"kill:{point}")
+    asked = {}
+    for n in range(3):
+        for pool in pools:
+            try:
+                asked[(pool, f"c{n}")] = crashlab.change("POST", f"/v1/pools/{pool}/volumes",
+                                                         {"name": f"c{n}", "size": 4 << 20})
+            except (OSError, http.client.HTTPException):
+                break  # it died already
+    w.daemon.wait_killed()
+    w.daemon.start()
+    wanted = before
+    done = 0
+    for (pool, name), op in asked.items():
+        record = crashlab.ended(op)
+        if record["status"] == "done":
+            done += 1
+            wanted[pool]["volumes"][name] = {"size": 4 << 20, "active": True, "origin": None}
+        else:
+            w.t.equal(record["error"]["type"], "urn:thinmgr:error:interrupted", "why it failed")
+    # One whose answer was lost with the daemon may be there as well, but then wholly.
+    got = crashlab.state()
+    for pool in pools:
+        for name, v in got[pool]["volumes"].items():
+            if name.startswith("c") and (pool, name) not in asked:
+                wanted[pool]["volumes"][name] = v
+    crashlab.same_state(got, wanted, "after a crowd was killed")
+    crashlab.verify_soon(w.scratch)
+    w.verify_data()
+    for pool in pools:
+        for name in [n for n in got[pool]["volumes"] if n.startswith("c")]:
+            crashlab.do("DELETE", f"/v1/pools/{pool}/volumes/{name}")
+    w.t.log(f"a crowd of {len(asked)}: {done} done, the others as if never asked for")
+    return True
+
+
 def run(t):
     every = crashlab.points()
     chosen = every if t.full else crashlab.reduced(every)
     crashlab.strike_all(t, chosen, strike)
+    crashlab.strike_all(t, [p for p in every if p.kind == "volume-create" and p.when == "after"
+                            and p.step in ("move-transaction", "record")], crowd)
     t.log(f"{len(chosen)} of {len(every)} points, {len(crashlab.SCENARIOS)} operations")

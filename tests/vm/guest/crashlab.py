@@ -97,13 +97,16 @@ class Daemon:
         t.defer(tm.sh, ["systemctl", "start", "thinmgrd"])
         t.defer(self.stop)
 
-    def start(self, fault: str | None = None, limit: float = 60) -> None:
+    def _spawn(self, fault: str | None) -> None:
         env = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
         if fault:
             env["THINMGR_FAULT"] = fault
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(["/usr/sbin/thinmgrd"], env=env, cwd="/",
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def start(self, fault: str | None = None, limit: float = 60) -> None:
+        self._spawn(fault)
         end = time.monotonic() + limit
         while True:
             if self.process.poll() is not None:
@@ -116,6 +119,11 @@ class Daemon:
             if time.monotonic() > end:
                 raise tm.Failed(f"thinmgrd is not ready after {limit:g} s: {self.said()}")
             time.sleep(0.01)
+
+    def start_killed(self, fault: str) -> None:
+        """Start, to be struck again while settling what the last end cut off."""
+        self._spawn(fault)
+        self.wait_killed()
 
     def wait_killed(self, limit: float = 30) -> None:
         """Until the fault has struck."""
@@ -558,6 +566,7 @@ class Point:
     when: str  # "before" or "after"
     done: bool  # the operation is to be finished rather than undone
     can_wait: bool  # the step may fail without harm
+    again: bool  # settling it comes by here once more
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.step}:{self.when}"
@@ -585,7 +594,7 @@ def points() -> list[Point]:
                 journaled = when == "after" or not step["record"]
                 found.append(Point(kind, i, step["name"], when,
                                    i > commits[0] or (i == commits[0] and journaled),
-                                   step["can_wait"]))
+                                   step["can_wait"], not (step["record"] and when == "after")))
     return found
 
 
