@@ -132,7 +132,7 @@ def demo(args: argparse.Namespace) -> int:
 def bench(args: argparse.Namespace) -> int:
     opts = options(args)
     opts.icount = True
-    opts.disks = opts.disks or ["8G", "8G"]
+    opts.memory_mib = max(opts.memory_mib, 6144)  # what is measured lies on RAM disks
     with vm.VM(opts, vm.new_run_dir(f"{args.suite}-bench")) as machine:
         cases.provide(machine, package=True)
         machine.put([(REPO / "tests" / "bench", f"{cases.GUEST_HOME}/bench")])

@@ -1,0 +1,624 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How fast a pool is made larger: thinmgrd, a bare libdevmapper program, and LVM2's dmeventd.
+
+    run.py RESULT.json [--rounds N] [--only PART,...]
+
+Runs inside the test machine, whose time counts instructions (see docs/performance.md). Everything
+lies on RAM disks: an instruction counter knows no disk latency. Nothing here passes or fails by
+a time; what is wrong is said and ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, "/usr/local/lib/thinlab")
+import tm  # noqa: E402
+
+MIB = 1 << 20
+BLOCK = 64 << 10
+TRACING = Path("/sys/kernel/tracing")
+TRACE = TRACING / "instances" / "bench"
+PLACE = Path("/bench")
+CGROUPS = Path("/sys/fs/cgroup/system.slice")
+
+# Both managers are asked for the same: extend at 70 % used, by a fifth.
+THRESHOLD, STEP = 70, 20
+SERIES = {"data": 2, "metadata": 3}        # extensions of one pool before a new one is made
+START_MIB = {"data": 256, "metadata": 768}  # its data space; for metadata enough never to grow
+META_MIB = 4
+SETTLE, WINDOW, LIMIT = 90, 3, 60   # seconds; a wait costs no real time here
+TIE_MIB = 615         # 9,840 blocks: 70 % of them is a whole number
+RACE_START, RACE_MOST, RACE_WRITE = 512, 4096, 3072
+
+# Where time is taken in the kernel: when a pool speaks up, when it is larger and runs again, and
+# the requests in between.
+PROBES = """
+p:bench/event dm_table_event
+p:bench/larger_data dm_pool_resize_data_dev blocks=%si:u64
+p:bench/larger_metadata dm_pool_resize_metadata_dev blocks=%si:u64
+r:bench/resumed pool_resume
+p:bench/mode set_pool_mode mode=%si:u32
+p:bench/list list_devices
+r:bench/list_end list_devices
+p:bench/status table_status
+r:bench/status_end table_status
+p:bench/load table_load
+r:bench/load_end table_load
+p:bench/resume dev_suspend
+r:bench/resume_end dev_suspend
+""".split("\n")
+MODES = ("write", "out_of_data_space", "out_of_metadata_space", "read_only", "fail")
+LINE = re.compile(r"^\s*(.+)-(\d+)\s+\[\d+\]\s+\S+\s+([\d.]+): (\w+):(.*)$")
+
+
+def tool(name: str) -> str:
+    return str(tm.TOOLS / name)
+
+
+def dmsetup(*args: str, data: str | None = None) -> str:
+    return tm.sh(["dmsetup", *args], data=data).out
+
+
+# ---- the kernel's trace --------------------------------------------------------------------------
+
+@dataclass
+class Mark:
+    task: str
+    pid: int
+    ms: float
+    name: str
+    rest: str
+
+    def value(self, key: str) -> int:
+        found = re.search(rf"\b{key}=(\d+)", self.rest)
+        return int(found[1]) if found else -1
+
+
+def trace_remove() -> None:
+    if TRACE.exists():
+        (TRACE / "events/enable").write_text("0")
+        TRACE.rmdir()
+    (TRACING / "kprobe_events").write_text("")
+
+
+def trace_setup() -> None:
+    if not (TRACING / "kprobe_events").exists():
+        tm.sh(["mount", "-t", "tracefs", "tracefs", str(TRACING)])
+    trace_remove()
+    TRACE.mkdir()
+    (TRACE / "tracing_on").write_text("0")
+    (TRACE / "trace_clock").write_text("mono")
+    (TRACE / "buffer_size_kb").write_text("4096")
+    for probe in filter(None, PROBES):
+        fd = os.open(TRACING / "kprobe_events", os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(fd, probe.encode() + b"\n")
+        except OSError as err:
+            raise tm.Failed(f"the kernel does not take the probe {probe}: {err}") from err
+        finally:
+            os.close(fd)
+    (TRACE / "events/bench/enable").write_text("1")
+    (TRACE / "events/sched/sched_process_exec/enable").write_text("1")
+    (TRACE / "tracing_on").write_text("1")
+
+
+def trace_clear() -> None:
+    (TRACE / "trace").write_text("")
+
+
+def trace_read() -> list[Mark]:
+    marks = []
+    for line in (TRACE / "trace").read_text(errors="replace").splitlines():
+        found = LINE.match(line)
+        if found:
+            marks.append(Mark(found[1].strip(), int(found[2]), float(found[3]) * 1000, found[4],
+                              found[5]))
+    return marks
+
+
+@dataclass
+class Round:
+    """One extension as the kernel saw it."""
+    ms: float                      # event to larger table live
+    system_ms: float               # CPU time of the whole machine, rest subtracted
+    manager_ms: float              # of the manager and what it started
+    execs: list[str]
+    write_ms: float                # the longest of the writes that crossed the mark
+    steps: dict[str, float] = field(default_factory=dict)
+
+
+def steps_of(marks: list[Mark], began: float) -> dict[str, float]:
+    """When, after the event, each request of the extension began, and how long it took."""
+    steps = {}
+    for mark in marks:
+        if mark.name in ("list", "status", "load", "resume") and mark.name not in steps:
+            end = next((m for m in marks if m.name == mark.name + "_end" and m.pid == mark.pid
+                        and m.ms >= mark.ms), None)
+            steps[mark.name] = round(mark.ms - began, 3)
+            if end:
+                steps[mark.name + "_took"] = round(end.ms - mark.ms, 3)
+    return steps
+
+
+def judge(kind: str, report: dict, marks: list[Mark], manager_ms: float | None) -> Round:
+    event = next((m for m in marks if m.name == "event"), None)
+    larger = next((m for m in marks if m.name == f"larger_{kind}"), None)
+    if not event or not larger:
+        raise tm.Failed(f"the trace has no {'event' if not event else 'growth'}: {report}")
+    live = next(m for m in marks if m.name == "resumed" and m.pid == larger.pid
+                and m.ms >= larger.ms)
+    rest, whole = report["rest"], report["round"]
+    share = whole["seconds"] / rest["seconds"]
+    inside = [m for m in marks if event.ms <= m.ms <= live.ms]
+    return Round(
+        ms=live.ms - event.ms,
+        system_ms=whole["system_ms"] - rest["system_ms"] * share,
+        manager_ms=manager_ms if manager_ms is not None
+        else whole["manager_ms"] - rest["manager_ms"] * share,
+        execs=[m.task for m in marks if m.name == "sched_process_exec"],
+        write_ms=report["longest_write_ms"],
+        steps=steps_of(inside + [m for m in marks if m.ms > live.ms], event.ms))
+
+
+# ---- the three systems ---------------------------------------------------------------------------
+
+class System:
+    """Makes pools, one at a time, and knows who looks after them."""
+    name = ""
+    cgroup: Path | None = None
+
+    def start(self) -> None:
+        """Whatever has to run."""
+
+    def stop(self) -> None:
+        """And its end."""
+
+    def make(self, data_mib: int, meta_mib: int) -> None:
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        raise NotImplementedError
+
+    pool = ""        # its device-mapper name
+    volume = ""      # path of a thin volume in it
+
+    def before_round(self, kind: str) -> None:
+        """Called before each round."""
+
+    def after_round(self) -> float | None:
+        """The manager's CPU time in ms where that is not its control group's."""
+        return None
+
+
+class Thinmgr(System):
+    name = "thinmgr"
+    cgroup = CGROUPS / "thinmgrd.service/cpu.stat"
+
+    def __init__(self, defaults: bool = False, most_mib: int | None = None) -> None:
+        self.defaults = defaults
+        self.most_mib = most_mib
+
+    def make(self, data_mib: int, meta_mib: int) -> None:
+        policy = [] if self.defaults else [
+            "--low-water", str(100 - THRESHOLD), "--step", str(STEP), "--step-min", "1M",
+            "--metadata-low-water", "25", "--metadata-step", str(STEP), "--metadata-step-min", "1M",
+            "--sample-seconds", "60"]
+        if self.most_mib:
+            policy += ["--max", f"{self.most_mib}M"]
+        tm.sh(["thinmgr", "pool", "create", "bench", "-d", f"{PLACE}/bench", "-s", f"{data_mib}M",
+               "--metadata-size", f"{meta_mib}M", "--block-size", str(BLOCK), *policy])
+        tm.sh(["thinmgr", "volume", "create", "bench/volume", "-s", "16G"])
+        self.pool = next(d.name for d in tm.dm_devices("THINMGR-") if d.uuid.endswith("-pool"))
+        self.volume = "/dev/thinmgr/bench/volume"
+
+    def remove(self) -> None:
+        tm.sh(["thinmgr", "pool", "delete", "bench", "--with-volumes", "--yes"])
+
+
+class Floor(System):
+    """The same stack as thinmgrd's, made by hand."""
+    name = "floor"
+    pool = "floor-pool"
+    volume = "/dev/mapper/floor-volume"
+
+    def __init__(self) -> None:
+        self.loops: list[str] = []
+        self.process: subprocess.Popen | None = None
+        self.meta_sectors = 0
+
+    def make(self, data_mib: int, meta_mib: int) -> None:
+        place = PLACE / "floor"
+        place.mkdir()
+        for part, mib in (("data", data_mib * 2), ("meta", meta_mib * 8)):
+            path = place / part
+            with path.open("wb") as out:
+                os.posix_fallocate(out.fileno(), 0, mib * MIB)
+            loop = tm.sh(["losetup", "--find", "--show", "--direct-io=on", str(path)]).out.strip()
+            self.loops.append(loop)
+            sectors = mib * 2048 if part == "data" else meta_mib * 2048
+            tm.sh(["dd", "if=/dev/zero", f"of={loop}", "bs=4096", "count=1", "oflag=direct"])
+            dmsetup("create", f"floor-{part}", "--table", f"0 {sectors} linear {loop} 0")
+        self.meta_sectors = meta_mib * 2048
+        blocks = data_mib * MIB // BLOCK
+        dmsetup("create", "floor-pool", "--table", self.table(blocks))
+        dmsetup("message", "floor-pool", "0", "create_thin 1")
+        dmsetup("create", "floor-volume", "--table",
+                f"0 {16 << 21} thin /dev/mapper/floor-pool 1")
+        tm.settle()
+
+    @staticmethod
+    def table(blocks: int) -> str:
+        low = blocks * (100 - THRESHOLD) // 100
+        return (f"0 {blocks * BLOCK // 512} thin-pool /dev/mapper/floor-meta /dev/mapper/floor-data "
+                f"{BLOCK // 512} {low} 1 no_discard_passdown")
+
+    def before_round(self, kind: str) -> None:
+        status = tm.thin_status(self.pool)
+        if kind == "data":
+            # The mark that belongs to this size: the floor itself keeps the table it finds.
+            dmsetup("load", self.pool, "--table", self.table(status.data_total))
+            dmsetup("resume", "--noflush", "--nolockfs", self.pool)
+            more = [str((status.data_total + status.data_total * STEP // 100) * BLOCK // 512)]
+        else:
+            more = []
+            self.meta_sectors = tm_round(status.metadata_total * 4096 * (100 + STEP) // 100) // 512
+            dmsetup("load", "floor-meta", "--table",
+                    f"0 {self.meta_sectors} linear {self.loops[1]} 0")
+            dmsetup("resume", "--noflush", "--nolockfs", "floor-meta")
+        self.process = subprocess.Popen([tool("floor"), self.pool, kind, *more],
+                                        stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        if self.process.stdout.readline() != "ready\n":
+            raise tm.Failed("the floor program is not ready")
+
+    def after_round(self) -> float:
+        assert self.process
+        out, _ = self.process.communicate(timeout=60)
+        return json.loads(out)["cpu_ms"]
+
+    def remove(self) -> None:
+        for name in ("floor-volume", "floor-pool", "floor-data", "floor-meta"):
+            dmsetup("remove", "--retry", name)
+        for loop in self.loops:
+            tm.sh(["losetup", "--detach", loop])
+        self.loops = []
+        shutil.rmtree(PLACE / "floor")
+
+
+def tm_round(size: int) -> int:
+    return (size + MIB - 1) // MIB * MIB
+
+
+class Lvm(System):
+    """LVM2 with its monitor, on a disk of its own without files and loop devices in between."""
+    name = "lvm2"
+    cgroup = CGROUPS / "dm-event.service/cpu.stat"
+    pool = "bench-pool-tpool"
+    volume = "/dev/bench/volume"
+    UNITS = ("dm-event.socket", "dm-event.service")
+
+    def start(self) -> None:
+        conf = Path("/etc/lvm/lvm.conf")
+        text = conf.read_text()
+        for key, value in (("thin_pool_autoextend_threshold", THRESHOLD),
+                           ("thin_pool_autoextend_percent", STEP)):
+            text, n = re.subn(rf"^\s*#?\s*{key}\s*=.*$", f"\t{key} = {value}", text,
+                              count=1, flags=re.M)
+            if n == 0:
+                text += f"\nactivation {{ {key} = {value} }}\n"
+        conf.write_text(text)
+        tm.sh(["systemctl", "unmask", *self.UNITS])
+        tm.sh(["systemctl", "daemon-reload"])
+        tm.sh(["systemctl", "start", "dm-event.socket"])
+        tm.sh(["vgcreate", "-y", "-s", "1m", "bench", "/dev/ram1"])
+
+    def stop(self) -> None:
+        tm.sh(["vgremove", "-y", "bench"])
+        tm.sh(["systemctl", "stop", *self.UNITS])
+
+    def make(self, data_mib: int, meta_mib: int) -> None:
+        tm.sh(["lvcreate", "-y", "-q", "--type", "thin-pool", "-L", f"{data_mib}m",
+               "--poolmetadatasize", f"{meta_mib}m", "-c", str(BLOCK // 1024) + "k",
+               "-n", "pool", "bench"])
+        tm.sh(["lvcreate", "-y", "-q", "-T", "bench/pool", "-V", "16g", "-n", "volume"])
+        monitored = tm.sh(["lvs", "--noheadings", "-o", "seg_monitor", "bench/pool"]).out.strip()
+        if monitored != "monitored":
+            raise tm.Failed(f"dmeventd does not monitor the pool: {monitored}")
+
+    def remove(self) -> None:
+        tm.sh(["lvremove", "-y", "-q", "bench"])
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+def one_round(system: System, kind: str, phase: random.Random) -> Round:
+    system.before_round(kind)
+    # LVM2's monitor also looks every ten seconds: meet it at any point of that.
+    time.sleep(phase.random() * 10)
+    argv = [tool("probe"), kind, system.pool, system.volume, str(SETTLE), str(WINDOW), str(LIMIT),
+            str(TRACE)]
+    if system.cgroup:
+        argv.append(str(system.cgroup))
+    done = tm.sh(argv, limit=36000)
+    marks = trace_read()
+    return judge(kind, json.loads(done.out), marks, system.after_round())
+
+
+def extend(system: System, kind: str, rounds: int, phase: random.Random) -> list[Round]:
+    """`rounds` extensions of pools that each grow SERIES times."""
+    results: list[Round] = []
+    while len(results) < rounds:
+        system.make(START_MIB[kind], META_MIB)
+        if kind == "metadata":
+            tm.sh([tool("probe"), "leaves", system.pool, system.volume, "0", "0", "0", "-"])
+        for _ in range(min(SERIES[kind], rounds - len(results))):
+            results.append(one_round(system, kind, phase))
+        system.remove()
+    return results
+
+
+def tie(system: System, rounds: int, phase: random.Random) -> list[Round]:
+    results = []
+    for _ in range(rounds):
+        system.make(TIE_MIB, META_MIB)
+        results.append(one_round(system, "data", phase))
+        system.remove()
+    return results
+
+
+def race(system: System) -> dict:
+    system.make(RACE_START, 8)
+    time.sleep(30)
+    (TRACE / "events/bench/status/enable").write_text("0")
+    (TRACE / "events/bench/status_end/enable").write_text("0")
+    trace_clear()
+    done = json.loads(tm.sh([tool("race"), system.volume, str(RACE_WRITE)], limit=36000).out)
+    marks = trace_read()
+    (TRACE / "events/bench/enable").write_text("1")
+    out_ms, since = 0.0, None
+    for mark in (m for m in marks if m.name == "mode"):
+        mode = mark.value("mode")
+        if mode == MODES.index("out_of_data_space"):
+            since = since if since is not None else mark.ms
+        elif since is not None:
+            out_ms, since = out_ms + mark.ms - since, None
+    if since is not None:
+        out_ms += marks[-1].ms - since
+    status = tm.thin_status(system.pool)
+    system.remove()
+    return {"out_of_data_space_ms": round(out_ms, 3),
+            "longest_stall_ms": done["longest_stall_ms"], "mib_per_s": done["mib_per_s"],
+            "writes_over_100_ms": done["writes_over_100_ms"],
+            "extensions": sum(m.name == "larger_data" for m in marks),
+            "final_mib": status.data_total * BLOCK // MIB}
+
+
+# ---- many pools ----------------------------------------------------------------------------------
+
+def cpu_usec() -> int:
+    found = re.search(r"usage_usec (\d+)", (CGROUPS / "thinmgrd.service/cpu.stat").read_text())
+    assert found
+    return int(found[1])
+
+
+def wakeups(pid: int) -> int:
+    """How often the daemon's threads went to sleep of themselves: as often were they woken."""
+    total = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/status"):
+        found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", path.read_text(), re.M)
+        total += int(found[1]) if found else 0
+    return total
+
+
+def forks() -> int:
+    found = re.search(r"^processes (\d+)", Path("/proc/stat").read_text(), re.M)
+    assert found
+    return int(found[1])
+
+
+def idle(seconds: int) -> dict:
+    """What the daemon costs while nothing happens."""
+    pid = tm.main_pid()
+    cpu, woken, forked = cpu_usec(), wakeups(pid), forks()
+    time.sleep(seconds)
+    return {"cpu_percent": round((cpu_usec() - cpu) / 1e4 / seconds, 4),
+            "seconds_per_wakeup": round(seconds / max(1, wakeups(pid) - woken), 2),
+            "forks": forks() - forked}
+
+
+def rest_of_one() -> dict:
+    system = Thinmgr()
+    system.make(START_MIB["data"], META_MIB)
+    time.sleep(120)
+    result = idle(600)
+    system.remove()
+    return result
+
+
+def many(pools: int, rounds: int, single: list[Round]) -> dict:
+    """`pools` small pools at rest beside the one that is measured."""
+    for number in range(pools - 1):
+        tm.api("POST", "/v1/pools?wait=60", {
+            "name": f"rest{number}",
+            "backing": {"kind": "file", "directory": f"{PLACE}/rest{number}"},
+            "data_size": 16 * MIB, "policy": {"data": {"maximum": 32 * MIB}}}, expect=200)
+    phase = random.Random(1)
+    floor = extend(Floor(), "data", rounds, phase)
+    own = extend(Thinmgr(), "data", rounds, phase)
+    system = Thinmgr()
+    system.make(START_MIB["data"], META_MIB)
+    time.sleep(120)
+    result = idle(600)
+    pid = tm.main_pid()
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+    assert found
+    result.update(summary({"thinmgr": own, "floor": floor}), pools=pools,
+                  rss_mib=round(int(found[1]) / 1024, 1),
+                  threads=len(os.listdir(f"/proc/{pid}/task")),
+                  ratio_to_one_pool=round(median([r.ms for r in own])
+                                          / median([r.ms for r in single]), 3))
+    return result
+
+
+# ---- results -------------------------------------------------------------------------------------
+
+def figures(values: list[float]) -> dict:
+    return {"min": round(min(values), 3), "median": round(statistics.median(values), 3),
+            "max": round(max(values), 3), "n": len(values)}
+
+
+def median(values: list[float]) -> float:
+    return round(statistics.median(values), 3)
+
+
+def summary(results: dict[str, list[Round]]) -> dict:
+    """One kind of extension, all systems."""
+    out: dict = {f"{name}_ms": figures([r.ms for r in rounds]) for name, rounds in results.items()}
+    own = results.get("thinmgr")
+    for other in ("floor", "lvm2"):
+        if own and other in results:
+            out[f"ratio_to_{other}"] = round(out["thinmgr_ms"]["median"]
+                                             / out[f"{other}_ms"]["median"], 3)
+    if own:
+        out["cpu_ms"] = median([r.manager_ms for r in own])
+    out["cpu_of_manager_ms"] = {n: figures([r.manager_ms for r in rs]) for n, rs in results.items()}
+    out["cpu_of_system_ms"] = {n: figures([r.system_ms for r in rs]) for n, rs in results.items()}
+    out["execs"] = {n: median([len(r.execs) for r in rs]) for n, rs in results.items()}
+    out["steps_ms"] = {n: {k: median([r.steps[k] for r in rs if k in r.steps])
+                           for k in {k: 0 for r in rs for k in r.steps}}
+                       for n, rs in results.items() if n != "lvm2"}
+    return out
+
+
+def table(bench: dict) -> str:
+    lines = [f"{'':34}{'thinmgrd':>10}{'floor':>10}{'LVM2':>10}"]
+
+    def row(text: str, values: list, aim: str = "") -> None:
+        cells = "".join(f"{v:>10.2f}" if isinstance(v, (int, float)) else f"{v or '':>10}"
+                        for v in values)
+        lines.append(f"{text:34}{cells}   {aim}".rstrip())
+
+    systems = ("thinmgr", "floor", "lvm2")
+    for kind, what in (("data", "data"), ("metadata", "metadata"), ("tie", "data, an exact tie")):
+        e = bench["extend"].get(kind)
+        if not e:
+            continue
+        rounds = "/".join(str(e[f"{s}_ms"]["n"]) for s in systems if f"{s}_ms" in e)
+        lines.append(f"extension of {what} ({rounds} rounds)")
+        for key in ("median", "min", "max"):
+            row(f"  event to table live, {key}, ms",
+                [e.get(f"{s}_ms", {}).get(key) for s in systems])
+        aim = {"data": "aim: at most 1.3 times the floor, 0.5 of LVM2's",
+               "metadata": "aim: at most 1.3 times the floor, 0.02 of LVM2's",
+               "tie": "aim: as any other crossing"}[kind]
+        row("  thinmgrd's share of it", ["", e.get("ratio_to_floor"), e.get("ratio_to_lvm2")], aim)
+        row("  CPU, manager and its programs, ms",
+            [e["cpu_of_manager_ms"].get(s, {}).get("median") for s in systems], "aim: at most 4")
+        row("  CPU, whole system, ms",
+            [e["cpu_of_system_ms"].get(s, {}).get("median") for s in systems])
+        row("  programs run, whole system", [e["execs"].get(s) for s in systems],
+            "aim: none by thinmgrd")
+    if bench["race"]:
+        lines.append(f"fill race: {RACE_WRITE} MiB into a pool of {RACE_START} MiB")
+        for key, text, aim in (
+                ("out_of_data_space_ms", "  time out of data space, ms", "aim: none"),
+                ("longest_stall_ms", "  longest stall of a write, ms", "aim: a tenth of LVM2's"),
+                ("mib_per_s", "  written, MiB/s", "")):
+            row(text, [bench["race"].get(s, {}).get(key) for s in systems], aim)
+    m = bench.get("many")
+    if m:
+        lines.append(f"{m['pools']} pools, all but one at rest")
+        row("  event to table live, median, ms", [m["thinmgr_ms"]["median"], m["floor_ms"]["median"]])
+        row("  times that with one pool", [m["ratio_to_one_pool"]], "aim: at most 1.5")
+        row("  CPU at rest, % of a core", [m["cpu_percent"]], "aim: under 1")
+        row("  resident memory, MiB", [m["rss_mib"]], "aim: under 48")
+    i = bench.get("idle")
+    if i:
+        lines.append("one pool at rest")
+        row("  seconds per wake-up", [i["seconds_per_wakeup"]], "aim: at least 5")
+        row("  processes made in ten minutes", [i["forks"]], "aim: none")
+    return "\n".join(lines)
+
+
+# ---- the machine ---------------------------------------------------------------------------------
+
+def ram_disks(mib: int) -> None:
+    """Empty RAM disks: ram0 with a file system at PLACE, ram1 bare."""
+    if Path("/dev/ram0").exists():
+        tm.sh(["umount", str(PLACE)], check=False)
+        tm.sh(["modprobe", "-r", "brd"])
+    tm.sh(["modprobe", "brd", "rd_nr=2", f"rd_size={mib * 1024}"])
+    tm.settle()
+    tm.sh(["mkfs.ext4", "-q", "-i", "1048576", "-E", "lazy_itable_init=0,lazy_journal_init=0", "/dev/ram0"])
+    PLACE.mkdir(exist_ok=True)
+    tm.sh(["mount", "/dev/ram0", str(PLACE)])
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+PARTS = ("data", "metadata", "tie", "race", "many")
+
+
+def main() -> int:
+    p = argparse.ArgumentParser()
+    p.add_argument("result", type=Path)
+    p.add_argument("--rounds", type=int, default=21)
+    p.add_argument("--tie-rounds", type=int, default=7)
+    p.add_argument("--pools", type=int, default=200)
+    p.add_argument("--only", default="", help="systems and parts, with commas")
+    args = p.parse_args()
+    only = set(filter(None, args.only.split(",")))
+    parts = only & set(PARTS) or set(PARTS)
+    systems = [s for s in (Thinmgr(), Floor(), Lvm())
+               if s.name in only or not only & {"thinmgr", "floor", "lvm2"}]
+
+    trace_setup()
+    results: dict[str, dict[str, list[Round]]] = {}
+    bench: dict = {"extend": {}, "race": {}}
+    for system in systems:
+        ram_disks(16 * 1024)
+        system.start()
+        # The same sequence for each.
+        phase = random.Random(1)
+        for kind in ("data", "metadata", "tie"):
+            if kind not in parts or (kind == "tie" and system.name == "floor"):
+                continue
+            rounds = tie(system, args.tie_rounds, phase) if kind == "tie" else \
+                extend(system, kind, args.rounds, phase)
+            results.setdefault(kind, {})[system.name] = rounds
+            say(f"bench: {system.name}, {kind}: {median([r.ms for r in rounds])} ms")
+        if "race" in parts and system.name != "floor":
+            racer = Thinmgr(True, RACE_MOST) if system.name == "thinmgr" else system
+            bench["race"][system.name] = race(racer)
+            say(f"bench: {system.name}, race: {bench['race'][system.name]}")
+        system.stop()
+    # At the end, for so many pools take long to remove: the machine is thrown away.
+    if "many" in parts and "thinmgr" in results.get("data", {}):
+        ram_disks(16 * 1024)
+        bench["idle"] = rest_of_one()
+        say(f"bench: one pool at rest: {bench['idle']}")
+        bench["many"] = many(args.pools, 7, results["data"]["thinmgr"])
+        say(f"bench: {args.pools} pools: {bench['many']}")
+    trace_remove()
+    bench["extend"] = {kind: summary(by_system) for kind, by_system in results.items()}
+    args.result.write_text(json.dumps(bench, indent=1) + "\n")
+    say(table(bench))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
