@@ -290,6 +290,7 @@ const struct tm_op_type tm_op_pool_create = {
 
 static int import_read(struct tm_op *op, struct tm_error *err)
 {
+	tm_auto_view struct tm_view *view = NULL;
 	tm_cleanup(tm_descriptor_done) struct tm_descriptor d = { 0 };
 	struct tm_pool_record known;
 	struct tm_dm_info info;
@@ -317,6 +318,14 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 		return tm_error_set(err, TM_ERR_EXISTS, EEXIST,
 				    "The pool in %s is known already, as %s.", op->pool.directory,
 				    known.name);
+	view = tm_core_view(op->core);
+	if (tm_view_pool(view, d.pool.name)) {
+		(void)tm_error_set(err, TM_ERR_EXISTS, EEXIST,
+				   "The pool in %s is named %s, and so is another that is known here.",
+				   op->pool.directory, d.pool.name);
+		tm_error_hint(err, "Delete the other one first, or import this one on another machine.");
+		return -EEXIST;
+	}
 	op->pool = d.pool;
 	/* The database may have been lost with the pool up: then it stays up whatever happens. */
 	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_POOL, NULL, &info, err);

@@ -557,9 +557,10 @@ int tm_parts_deactivate_volume(struct tm_core *core, const struct tm_pool_record
 	int r;
 
 	r = tm_parts_unused(core, pool, volume, &info, err);
-	if (r == -EEXIST) {
+	if (r == -EEXIST) { /* a stranger's: ours is not there */
 		if (err)
 			*err = (struct tm_error){ 0 };
+		tm_parts_forget_names(pool, volume);
 		return 0;
 	}
 	if (r < 0)
