@@ -121,6 +121,23 @@ int cli_list(struct cli *cli, const struct cli_url *url, uint64_t max, json_t **
 	return 0;
 }
 
+int cli_list_table(struct cli *cli, const struct cli_url *url, uint64_t max, const char *none,
+		   const struct cli_column *columns, size_t n_columns, json_t **ret_items,
+		   struct cli_table **ret_table, struct tm_error *err)
+{
+	int r = cli_list(cli, url, max, ret_items, err);
+
+	if (r < 0 || cli->json)
+		return r;
+	if (json_array_size(*ret_items) == 0) {
+		if (!cli->quiet)
+			cli_complain(&cli->output, CLI_PLAIN, "", "%s", none);
+		return 0;
+	}
+	r = cli_table_new(&cli->output, columns, n_columns, ret_table, err);
+	return r < 0 ? r : 1;
+}
+
 int cli_add_time(const struct cli_args *args, enum cli_option_id id, const char *name,
 		 struct cli_url *url, struct tm_error *err)
 {

@@ -72,6 +72,16 @@ int cli_refused(struct cli *cli, const struct cli_response *response, struct tm_
 int cli_list(struct cli *cli, const struct cli_url *url, uint64_t max, json_t **ret_items,
 	     struct tm_error *err);
 
+/*
+ * cli_list_table - cli_list for people: the items, and a table with these columns to put them in.
+ *
+ * 1 when there are rows to be made. 0 when nothing is left to do: it was printed under --json, or
+ * there are none, which was said in the words of @none unless --quiet. Or a negative errno.
+ */
+int cli_list_table(struct cli *cli, const struct cli_url *url, uint64_t max, const char *none,
+		   const struct cli_column *columns, size_t n_columns, json_t **ret_items,
+		   struct cli_table **ret_table, struct tm_error *err);
+
 /* The time given as option @id, when it was, as parameter @name of @url. 0, or -EINVAL with @err.
  */
 int cli_add_time(const struct cli_args *args, enum cli_option_id id, const char *name,

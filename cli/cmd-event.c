@@ -76,18 +76,11 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 		cli_url_query(&url, "order", "desc");
 	}
 	if (r == 0)
-		r = cli_list(cli, &url, limit, &items, err);
-	if (r < 0 || cli->json)
+		r = cli_list_table(cli, &url, limit, "there are no such events", columns,
+				   TM_ARRAY_SIZE(columns), &items, &t, err);
+	if (r <= 0)
 		return r;
 	n = json_array_size(items);
-	if (n == 0) {
-		if (!cli->quiet)
-			cli_complain(&cli->output, CLI_PLAIN, "", "there are no such events");
-		return 0;
-	}
-	r = cli_table_new(&cli->output, columns, TM_ARRAY_SIZE(columns), &t, err);
-	if (r < 0)
-		return r;
 	for (size_t i = 0; i < n; i++) {
 		/* Shown oldest first, however they came. */
 		const json_t *e = json_array_get(items, limit ? n - 1 - i : i);

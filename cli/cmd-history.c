@@ -66,17 +66,9 @@ static int run_history(struct cli *cli, const struct cli_args *args, struct tm_e
 		r = cli_read_number("--limit", args->values[CLI_OPT_LIMIT], 1, 1000000, false,
 				    &limit, err);
 	if (r == 0)
-		r = cli_list(cli, &url, limit, &items, err);
-	if (r < 0 || cli->json)
-		return r;
-	if (json_array_size(items) == 0) {
-		if (!cli->quiet)
-			cli_complain(&cli->output, CLI_PLAIN, "",
-				     "there are no samples of this time");
-		return 0;
-	}
-	r = cli_table_new(&cli->output, columns, TM_ARRAY_SIZE(columns), &t, err);
-	if (r < 0)
+		r = cli_list_table(cli, &url, limit, "there are no samples of this time", columns,
+				   TM_ARRAY_SIZE(columns), &items, &t, err);
+	if (r <= 0)
 		return r;
 	json_array_foreach (items, i, sample)
 		sample_row(cli, t, sample);

@@ -43,16 +43,9 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 		r = cli_read_number("--limit", args->values[CLI_OPT_LIMIT], 1, 100000, false,
 				    &limit, err);
 	if (r == 0)
-		r = cli_list(cli, &url, limit, &items, err);
-	if (r < 0 || cli->json)
-		return r;
-	if (json_array_size(items) == 0) {
-		if (!cli->quiet)
-			cli_complain(&cli->output, CLI_PLAIN, "", "there are no such operations");
-		return 0;
-	}
-	r = cli_table_new(&cli->output, columns, TM_ARRAY_SIZE(columns), &t, err);
-	if (r < 0)
+		r = cli_list_table(cli, &url, limit, "there are no such operations", columns,
+				   TM_ARRAY_SIZE(columns), &items, &t, err);
+	if (r <= 0)
 		return r;
 	json_array_foreach (items, i, op) {
 		const char *status = cli_string(op, "status");

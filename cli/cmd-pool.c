@@ -77,16 +77,9 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 
 	(void)args;
 	cli_url_init(&url, "/v1/pools");
-	r = cli_list(cli, &url, 0, &items, err);
-	if (r < 0 || cli->json)
-		return r;
-	if (json_array_size(items) == 0) {
-		if (!cli->quiet)
-			cli_complain(&cli->output, CLI_PLAIN, "", "there are no pools");
-		return 0;
-	}
-	r = cli_table_new(&cli->output, columns, TM_ARRAY_SIZE(columns), &t, err);
-	if (r < 0)
+	r = cli_list_table(cli, &url, 0, "there are no pools", columns, TM_ARRAY_SIZE(columns),
+			   &items, &t, err);
+	if (r <= 0)
 		return r;
 	json_array_foreach (items, i, pool) {
 		char text[64];

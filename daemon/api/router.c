@@ -45,17 +45,6 @@ const struct tm_route *tm_router_routes(size_t *ret_n)
 	return routes;
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 int tm_percent_decode(const char *text, size_t len, char *buf, size_t size)
 {
 	size_t n = 0;
@@ -66,8 +55,8 @@ int tm_percent_decode(const char *text, size_t len, char *buf, size_t size)
 		unsigned char c = (unsigned char)text[i];
 
 		if (c == '%') {
-			int high = len - i > 2 ? hex_digit(text[i + 1]) : -1;
-			int low = len - i > 2 ? hex_digit(text[i + 2]) : -1;
+			int high = len - i > 2 ? tm_hex_digit(text[i + 1]) : -1;
+			int low = len - i > 2 ? tm_hex_digit(text[i + 2]) : -1;
 
 			if (high < 0 || low < 0)
 				return -EINVAL;

@@ -14,7 +14,7 @@ static bool is_alnum(char c)
 	return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
 }
 
-static int hex_digit(char c)
+int tm_hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';
@@ -74,7 +74,7 @@ int tm_uuid_parse(const char *text, struct tm_uuid *ret)
 	unsigned int i;
 
 	for (i = 0; i < sizeof(id.text) - 1; i++) {
-		if (is_dash(i) ? text[i] != '-' : hex_digit(text[i]) < 0)
+		if (is_dash(i) ? text[i] != '-' : tm_hex_digit(text[i]) < 0)
 			return -EINVAL;
 		id.text[i] = text[i] >= 'A' && text[i] <= 'F' ? (char)(text[i] - 'A' + 'a')
 							      : text[i];
@@ -157,7 +157,7 @@ static int read_bare_id(const char **at, struct tm_uuid *ret)
 	for (i = 0; i < 32; i++) {
 		char c = (*at)[i];
 
-		if (hex_digit(c) < 0 || (c >= 'A' && c <= 'F'))
+		if (tm_hex_digit(c) < 0 || (c >= 'A' && c <= 'F'))
 			return -EINVAL;
 		if (is_dash(out))
 			ret->text[out++] = '-';

@@ -29,6 +29,9 @@ enum tm_dm_role { TM_ROLE_POOL, TM_ROLE_DATA, TM_ROLE_META, TM_ROLE_VOLUME };
 /* [A-Za-z0-9][A-Za-z0-9._-]{0,62}, and not in the form of a UUID (it would shadow an id). */
 bool tm_name_valid(const char *name);
 
+/* The value of a hex digit, either case, or -1. */
+int tm_hex_digit(char c);
+
 void tm_uuid_generate(struct tm_uuid *ret);
 /* Accepts exactly the 36 character form, any case; 0 or -EINVAL. */
 int tm_uuid_parse(const char *text, struct tm_uuid *ret);

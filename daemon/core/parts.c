@@ -254,21 +254,20 @@ bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
 	       info.live_table && tm_parts_status(core, pool->name, ret, NULL, NULL) >= 0;
 }
 
-/* What the metadata says is the truth about sizes: a table must not be shorter. */
-int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
+/* 1; 0 when the metadata is new and the kernel has yet to format it; or negative. */
+static int read_superblock(const struct tm_pool_record *pool, struct tm_superblock *ret,
+			   struct tm_error *err)
 {
 	_Alignas(8) unsigned char block[TM_SUPERBLOCK_SIZE];
 	static const unsigned char zero[TM_SUPERBLOCK_SIZE];
-	struct tm_superblock sb;
-	uint64_t bytes;
 	int r;
 
 	r = tm_backing_read(pool, TM_PART_METADATA, block, sizeof(block), err);
 	if (r < 0)
 		return r;
 	if (memcmp(block, zero, sizeof(zero)) == 0)
-		return 0; /* new: the kernel formats it */
-	r = tm_superblock_parse(block, &sb);
+		return 0;
+	r = tm_superblock_parse(block, ret);
 	if (r < 0) {
 		(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
 				   "The metadata of pool %s has no valid superblock.", pool->name);
@@ -276,6 +275,19 @@ int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 			      pool->directory);
 		return -EBADMSG;
 	}
+	return 1;
+}
+
+/* What the metadata says is the truth about sizes: a table must not be shorter. */
+int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
+{
+	struct tm_superblock sb;
+	uint64_t bytes;
+	int r;
+
+	r = read_superblock(pool, &sb, err);
+	if (r <= 0)
+		return r;
 	if ((uint64_t)sb.block_sectors * TM_SECTOR != pool->block_bytes)
 		return tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
 				    "The metadata of pool %s is for blocks of %u sectors, not %u.",
@@ -307,8 +319,6 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 {
 	char tool[128], path[TM_PATH_SIZE + 16];
 	const char *argv[] = { tool, "-q", path, NULL };
-	_Alignas(8) unsigned char block[TM_SUPERBLOCK_SIZE];
-	static const unsigned char zero[TM_SUPERBLOCK_SIZE];
 	struct tm_tool_result result;
 	struct tm_superblock sb;
 	int r;
@@ -322,19 +332,9 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 		tm_error_hint(err, "Install thin-provisioning-tools.");
 		return r;
 	}
-	r = tm_backing_read(pool, TM_PART_METADATA, block, sizeof(block), err);
-	if (r < 0)
+	r = read_superblock(pool, &sb, err);
+	if (r <= 0)
 		return r;
-	if (memcmp(block, zero, sizeof(zero)) == 0)
-		return 0;
-	r = tm_superblock_parse(block, &sb);
-	if (r < 0) {
-		(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
-				   "The metadata of pool %s has no valid superblock.", pool->name);
-		tm_error_hint(err, "Nothing was changed. The metadata in %s needs a repair.",
-			      pool->directory);
-		return -EBADMSG;
-	}
 	if (sb.needs_check)
 		return 0; /* the kernel brings it up read-only, and the state says so */
 	tm_backing_part_path(pool, TM_PART_METADATA, path);

@@ -7,8 +7,6 @@
 
 #include "store/internal.h"
 
-#define EXPIRE_BATCH 5000
-
 void tm_event_done(struct tm_event *e)
 {
 	free(e->data);
@@ -158,35 +156,10 @@ int tm_store_last_seq(struct tm_store_reader *r, uint64_t *ret, struct tm_error 
 	return 0;
 }
 
-static int expire_some(struct tm_store *s, uint64_t before_usec, struct tm_error *err)
-{
-	tm_auto_query struct tm_query q = { 0 };
-	int r;
-
-	r = tm_query_begin(&q, &s->db,
-			   "DELETE FROM events WHERE seq IN"
-			   " (SELECT seq FROM events WHERE time_usec < ? LIMIT ?)",
-			   "delete old events", err);
-	if (r < 0)
-		return r;
-	tm_bind_time(&q, before_usec);
-	tm_bind_u64(&q, EXPIRE_BATCH);
-	return tm_query_run(&q);
-}
-
 int tm_store_expire_events(struct tm_store *s, uint64_t before_usec, struct tm_error *err)
 {
-	int r, deleted = EXPIRE_BATCH;
-
-	while (deleted == EXPIRE_BATCH) {
-		r = tm_store_begin_relaxed(s, err);
-		if (r < 0)
-			return r;
-		r = expire_some(s, before_usec, err);
-		deleted = r == 0 ? sqlite3_changes(s->db.handle) : 0;
-		r = tm_store_end(s, r, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return tm_store_expire(s,
+			       "DELETE FROM events WHERE seq IN"
+			       " (SELECT seq FROM events WHERE time_usec < ? LIMIT ?)",
+			       "delete old events", before_usec, err);
 }

@@ -118,6 +118,13 @@ int tm_store_begin_relaxed(struct tm_store *s, struct tm_error *err);
  */
 int tm_store_end(struct tm_store *s, int r, struct tm_error *err);
 
+/*
+ * Delete rows in short transactions, until none is left: @sql takes the time before which they are
+ * old, and the most it may delete.
+ */
+int tm_store_expire(struct tm_store *s, const char *sql, const char *what, uint64_t before_usec,
+		    struct tm_error *err);
+
 /* Parts of tm_store_rollup; each in transactions of its own that are short. */
 int tm_store_rollup_samples(struct tm_store *s, uint64_t now_usec, struct tm_error *err);
 int tm_store_expire_events(struct tm_store *s, uint64_t before_usec, struct tm_error *err);

@@ -8,8 +8,6 @@
 #include "store/internal.h"
 
 /* Rows deleted in one transaction, so that nobody waits long for the writer. */
-#define EXPIRE_BATCH 2000
-
 static const char *const status_names[] = {
 	[TM_OP_QUEUED] = "queued", [TM_OP_RUNNING] = "running", [TM_OP_UNDOING] = "undoing",
 	[TM_OP_DONE] = "done",     [TM_OP_FAILED] = "failed",
@@ -264,35 +262,11 @@ int tm_store_read_operation(struct tm_store_reader *r, const struct tm_uuid *id,
 	return 0;
 }
 
-static int expire_some(struct tm_store *s, uint64_t before_usec, struct tm_error *err)
-{
-	tm_auto_query struct tm_query q = { 0 };
-	int r;
-
-	r = tm_query_begin(&q, &s->db,
-			   "DELETE FROM operations WHERE number IN (SELECT number FROM operations"
-			   " WHERE status IN ('done', 'failed') AND finished_usec < ? LIMIT ?)",
-			   "delete old operations", err);
-	if (r < 0)
-		return r;
-	tm_bind_time(&q, before_usec);
-	tm_bind_u64(&q, EXPIRE_BATCH);
-	return tm_query_run(&q);
-}
-
 int tm_store_expire_operations(struct tm_store *s, uint64_t before_usec, struct tm_error *err)
 {
-	int r, deleted = EXPIRE_BATCH;
-
-	while (deleted == EXPIRE_BATCH) {
-		r = tm_store_begin_relaxed(s, err);
-		if (r < 0)
-			return r;
-		r = expire_some(s, before_usec, err);
-		deleted = r == 0 ? sqlite3_changes(s->db.handle) : 0;
-		r = tm_store_end(s, r, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return tm_store_expire(s,
+			       "DELETE FROM operations WHERE number IN"
+			       " (SELECT number FROM operations WHERE status IN ('done', 'failed')"
+			       " AND finished_usec < ? LIMIT ?)",
+			       "delete old operations", before_usec, err);
 }

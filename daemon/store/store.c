@@ -5,6 +5,9 @@
 
 #include "store/internal.h"
 
+/* Rows deleted in one transaction: short enough that others hardly wait. */
+#define EXPIRE_BATCH 5000
+
 int tm_store_new(const char *directory, struct tm_store **ret, struct tm_error *err)
 {
 	pthread_mutexattr_t attr;
@@ -190,6 +193,38 @@ int tm_store_end(struct tm_store *s, int r, struct tm_error *err)
 		return tm_store_commit(s, err);
 	tm_store_rollback(s);
 	return r;
+}
+
+static int expire_batch(struct tm_store *s, const char *sql, const char *what, uint64_t before_usec,
+			struct tm_error *err)
+{
+	tm_auto_query struct tm_query q = { 0 };
+	int r;
+
+	r = tm_query_begin(&q, &s->db, sql, what, err);
+	if (r < 0)
+		return r;
+	tm_bind_time(&q, before_usec);
+	tm_bind_u64(&q, EXPIRE_BATCH);
+	return tm_query_run(&q);
+}
+
+int tm_store_expire(struct tm_store *s, const char *sql, const char *what, uint64_t before_usec,
+		    struct tm_error *err)
+{
+	int r, deleted = EXPIRE_BATCH;
+
+	while (deleted == EXPIRE_BATCH) {
+		r = tm_store_begin_relaxed(s, err);
+		if (r < 0)
+			return r;
+		r = expire_batch(s, sql, what, before_usec, err);
+		deleted = r == 0 ? sqlite3_changes(s->db.handle) : 0;
+		r = tm_store_end(s, r, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 int tm_store_rollup(struct tm_store *s, uint64_t now_realtime_usec, uint64_t keep_events_usec,
