@@ -97,27 +97,27 @@ static void remove_volume(struct tm_pool *pool, const struct tm_uuid *id)
 	}
 }
 
+static void apply_more(struct tm_op *op, struct tm_pool *pool, struct tm_space *space,
+		       const char *name, uint64_t from, uint64_t to)
+{
+	char text[64];
+
+	if (to <= from)
+		return;
+	(void)snprintf(text, sizeof(text), "got more %s space as requested", name);
+	space->extensions++;
+	told(op, pool, TM_EVENT_EXTENDED, NULL,
+	     json_pack("{s:s, s:I, s:I, s:I, s:s}", "space", name, "from", (json_int_t)from, "to",
+		       (json_int_t)to, "reaction_usec", (json_int_t)0, "reason", "requested"),
+	     text);
+}
+
 static void apply_extend(struct tm_op *op, struct tm_pool *pool,
 			 const struct tm_pool_record *before)
 {
-	if (op->pool.data_bytes > before->data_bytes) {
-		pool->data.extensions++;
-		told(op, pool, TM_EVENT_EXTENDED, NULL,
-		     json_pack("{s:s, s:I, s:I, s:I, s:s}", "space", "data", "from",
-			       (json_int_t)before->data_bytes, "to",
-			       (json_int_t)op->pool.data_bytes, "reaction_usec", (json_int_t)0,
-			       "reason", "requested"),
-		     "got more data space as requested");
-	}
-	if (op->pool.metadata_bytes > before->metadata_bytes) {
-		pool->metadata.extensions++;
-		told(op, pool, TM_EVENT_EXTENDED, NULL,
-		     json_pack("{s:s, s:I, s:I, s:I, s:s}", "space", "metadata", "from",
-			       (json_int_t)before->metadata_bytes, "to",
-			       (json_int_t)op->pool.metadata_bytes, "reaction_usec", (json_int_t)0,
-			       "reason", "requested"),
-		     "got more metadata space as requested");
-	}
+	apply_more(op, pool, &pool->data, "data", before->data_bytes, op->pool.data_bytes);
+	apply_more(op, pool, &pool->metadata, "metadata", before->metadata_bytes,
+		   op->pool.metadata_bytes);
 }
 
 static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)

@@ -278,11 +278,22 @@ static int read_superblock(const struct tm_pool_record *pool, struct tm_superblo
 	return 1;
 }
 
+/* More is in use than was recorded: it came out of the reserve. */
+static void found_more(uint64_t *bytes, uint64_t *reserve, uint64_t found)
+{
+	uint64_t more;
+
+	if (found <= *bytes)
+		return;
+	more = found - *bytes;
+	*reserve -= more < *reserve ? more : *reserve;
+	*bytes = found;
+}
+
 /* What the metadata says is the truth about sizes: a table must not be shorter. */
 int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 {
 	struct tm_superblock sb;
-	uint64_t bytes;
 	int r;
 
 	r = read_superblock(pool, &sb, err);
@@ -293,24 +304,10 @@ int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 				    "The metadata of pool %s is for blocks of %u sectors, not %u.",
 				    pool->name, sb.block_sectors,
 				    (unsigned int)(pool->block_bytes / TM_SECTOR));
-	bytes = tm_sat_mul(sb.data_blocks, pool->block_bytes);
-	if (bytes > pool->data_bytes) {
-		uint64_t more = bytes - pool->data_bytes;
-
-		pool->data_reserve_bytes -= more < pool->data_reserve_bytes
-						    ? more
-						    : pool->data_reserve_bytes;
-		pool->data_bytes = bytes;
-	}
-	bytes = tm_sat_mul(sb.metadata_blocks, TM_METADATA_BLOCK);
-	if (bytes > pool->metadata_bytes) {
-		uint64_t more = bytes - pool->metadata_bytes;
-
-		pool->metadata_reserve_bytes -= more < pool->metadata_reserve_bytes
-							? more
-							: pool->metadata_reserve_bytes;
-		pool->metadata_bytes = bytes;
-	}
+	found_more(&pool->data_bytes, &pool->data_reserve_bytes,
+		   tm_sat_mul(sb.data_blocks, pool->block_bytes));
+	found_more(&pool->metadata_bytes, &pool->metadata_reserve_bytes,
+		   tm_sat_mul(sb.metadata_blocks, TM_METADATA_BLOCK));
 	return 0;
 }
 
@@ -389,14 +386,7 @@ int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struc
 		return -EIO;
 	}
 	/* The live table rules: it may be larger than what was recorded before a crash. */
-	if (table_bytes > pool->data_bytes) {
-		uint64_t more = table_bytes - pool->data_bytes;
-
-		pool->data_reserve_bytes -= more < pool->data_reserve_bytes
-						    ? more
-						    : pool->data_reserve_bytes;
-		pool->data_bytes = table_bytes;
-	}
+	found_more(&pool->data_bytes, &pool->data_reserve_bytes, table_bytes);
 	pool->metadata_bytes = tm_sat_mul(status.metadata_total, TM_METADATA_BLOCK);
 	pool->metadata_reserve_bytes = 0; /* any resume takes all there is into use */
 	return 0;

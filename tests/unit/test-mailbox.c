@@ -67,8 +67,10 @@ static bool run_until_read(struct fixture *f, unsigned int n)
 	return true;
 }
 
+/* A letter may be read before its sender has rung the bell, which then rings once for nothing. */
 static bool loop_is_idle(struct fixture *f)
 {
+	(void)sd_event_run(f->event, 0);
 	return sd_event_run(f->event, 0) == 0;
 }
 
