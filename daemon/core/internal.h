@@ -266,6 +266,13 @@ int tm_parts_ours(struct tm_core *core, const struct tm_pool_record *pool, enum 
 		  struct tm_error *err);
 int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *pool,
 			    struct tm_error *err);
+/*
+ * A file that says which unfinished pool a directory belongs to: what undoing may delete is
+ * decided by it, so that a directory that turned out to be somebody's is left alone.
+ */
+void tm_parts_claim_path(char buf[TM_PATH_SIZE + 64], const struct tm_pool_record *pool);
+/* Delete it; fine when it is not there. */
+int tm_parts_drop_claim(const struct tm_pool_record *pool, struct tm_error *err);
 /* Write the pool's descriptor from the database, unless it says the same already. */
 int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool,
 			      struct tm_error *err);

@@ -191,15 +191,6 @@ static int record_pool(struct tm_op *op, struct tm_error *err)
 
 /* ---- create ---- */
 
-/*
- * A file that says which unfinished pool a directory belongs to: what undoing may delete is
- * decided by it, so that a directory that turned out to be somebody's is left alone.
- */
-static void claim_path(char buf[TM_PATH_SIZE + 64], const struct tm_pool_record *pool)
-{
-	(void)snprintf(buf, TM_PATH_SIZE + 64, "%s/creating.%s", pool->directory, pool->id.text);
-}
-
 static int create_claim(struct tm_op *op, struct tm_error *err)
 {
 	char path[TM_PATH_SIZE + 64];
@@ -211,7 +202,7 @@ static int create_claim(struct tm_op *op, struct tm_error *err)
 	r = tm_backing_create_dir(&op->pool, err);
 	if (r < 0)
 		return r;
-	claim_path(path, &op->pool);
+	tm_parts_claim_path(path, &op->pool);
 	r = tm_write_file_atomic(path, "", 0, 0600);
 	if (r < 0)
 		return tm_error_set(err, TM_ERR_IO, -r, "Cannot write in %s: %s.",
@@ -224,14 +215,13 @@ static int create_claim_undo(struct tm_op *op, struct tm_error *err)
 	char path[TM_PATH_SIZE + 64];
 	int r;
 
-	claim_path(path, &op->pool);
+	tm_parts_claim_path(path, &op->pool);
 	if (access(path, F_OK) == 0) {
 		r = tm_backing_destroy(&op->pool, err);
+		if (r >= 0)
+			r = tm_parts_drop_claim(&op->pool, err);
 		if (r < 0)
 			return r;
-		if (unlink(path) < 0 && errno != ENOENT)
-			return tm_error_set(err, TM_ERR_IO, errno, "Cannot delete %s: %s.", path,
-					    strerror(errno));
 	}
 	(void)rmdir(op->pool.directory); /* only works when it is empty */
 	return 0;
@@ -256,17 +246,9 @@ static int create_record(struct tm_op *op, struct tm_error *err)
 
 static int create_finish(struct tm_op *op, struct tm_error *err)
 {
-	char path[TM_PATH_SIZE + 64];
-	int r;
+	int r = tm_parts_write_descriptor(op->core, &op->pool.id, err);
 
-	r = tm_parts_write_descriptor(op->core, &op->pool.id, err);
-	if (r < 0)
-		return r;
-	claim_path(path, &op->pool);
-	if (unlink(path) < 0 && errno != ENOENT)
-		return tm_error_set(err, TM_ERR_IO, errno, "Cannot delete %s: %s.", path,
-				    strerror(errno));
-	return 0;
+	return r < 0 ? r : tm_parts_drop_claim(&op->pool, err);
 }
 
 static const struct tm_step create_steps[] = {
@@ -320,10 +302,12 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 				    known.name);
 	view = tm_core_view(op->core);
 	if (tm_view_pool(view, d.pool.name)) {
-		(void)tm_error_set(err, TM_ERR_EXISTS, EEXIST,
-				   "The pool in %s is named %s, and so is another that is known here.",
-				   op->pool.directory, d.pool.name);
-		tm_error_hint(err, "Delete the other one first, or import this one on another machine.");
+		(void)tm_error_set(
+			err, TM_ERR_EXISTS, EEXIST,
+			"The pool in %s is named %s, and so is another that is known here.",
+			op->pool.directory, d.pool.name);
+		tm_error_hint(err,
+			      "Delete the other one first, or import this one on another machine.");
 		return -EEXIST;
 	}
 	op->pool = d.pool;
@@ -443,10 +427,8 @@ static int delete_record(struct tm_op *op, struct tm_error *err)
 
 static int delete_files(struct tm_op *op, struct tm_error *err)
 {
-	char path[TM_PATH_SIZE + 64];
-
-	claim_path(path, &op->pool);
-	(void)unlink(path); /* there only when the last step of creating it failed */
+	/* There only when the last step of creating it had failed. */
+	(void)tm_parts_drop_claim(&op->pool, NULL);
 	return tm_backing_destroy(&op->pool, err);
 }
 
@@ -569,6 +551,12 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 	if (!op->pool_was_active) {
 		op->pool = next;
 		return 0;
+	}
+	/* The machine may have been reset since what lies below grew; the files kept their size. */
+	if (op->recovering) {
+		r = extend_devices(op, err);
+		if (r < 0)
+			return r;
 	}
 	r = tm_parts_load_pool(op->core, p, p->data_bytes, p->low_water_bytes, err);
 	if (r < 0)

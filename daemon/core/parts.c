@@ -653,3 +653,19 @@ int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool,
 				    strerror(-r));
 	return 0;
 }
+
+void tm_parts_claim_path(char buf[TM_PATH_SIZE + 64], const struct tm_pool_record *pool)
+{
+	(void)snprintf(buf, TM_PATH_SIZE + 64, "%s/creating.%s", pool->directory, pool->id.text);
+}
+
+int tm_parts_drop_claim(const struct tm_pool_record *pool, struct tm_error *err)
+{
+	char path[TM_PATH_SIZE + 64];
+
+	tm_parts_claim_path(path, pool);
+	if (unlink(path) < 0 && errno != ENOENT)
+		return tm_error_set(err, TM_ERR_IO, errno, "Cannot delete %s: %s.", path,
+				    strerror(errno));
+	return 0;
+}

@@ -193,7 +193,8 @@ static void record_descriptor(void *arg)
 	/* Where the pool's files are not there, its file system is not mounted. */
 	if (tm_backing_part_size(&d->pool, TM_PART_DATA, &bytes, NULL) < 0)
 		return;
-	if (tm_parts_write_descriptor(d->core, &d->pool.id, &err) < 0) {
+	if (tm_parts_write_descriptor(d->core, &d->pool.id, &err) < 0 ||
+	    tm_parts_drop_claim(&d->pool, &err) < 0) {
 		struct tm_log_fields fields = { .pool = d->pool.name, .error = &err };
 
 		tm_log_fields(LOG_WARNING, &fields, "The descriptor of pool %s is out of date: %s",
