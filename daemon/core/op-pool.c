@@ -482,17 +482,21 @@ static int extend_devices(struct tm_op *op, struct tm_error *err)
 static int extend_undo(struct tm_op *op, struct tm_error *err)
 {
 	struct tm_pool_record *p = &op->pool;
-	uint64_t data = p->data_bytes + p->data_reserve_bytes;
-	uint64_t metadata = p->metadata_bytes + p->metadata_reserve_bytes;
 	struct tm_thin_pool_status status;
 	char name[TM_DM_NAME_SIZE];
+	uint64_t data, metadata;
 	struct tm_dm_info info;
 	int r;
 
 	r = tm_parts_ours(op->core, p, TM_ROLE_POOL, NULL, &info, err);
+	/* The record of a pool that is down may lag behind its metadata: what that uses stays. */
+	if (r == 0 || (r > 0 && !info.live_table))
+		r = tm_parts_learn_sizes(p, err) < 0 ? -EIO : 0;
 	if (r < 0)
 		return r;
-	if (r > 0 && info.live_table) {
+	data = p->data_bytes + p->data_reserve_bytes;
+	metadata = p->metadata_bytes + p->metadata_reserve_bytes;
+	if (r > 0) {
 		uint64_t used;
 
 		tm_dm_name(name, TM_ROLE_POOL, p->name, NULL);
