@@ -46,14 +46,15 @@ static int sample_tick(sd_event_source *source, uint64_t usec, void *userdata)
 	for (size_t i = 0; i < core->n_pools; i++) {
 		struct tm_pool *p = core->pools[i];
 		uint64_t every = p->record.policy.sample_seconds * TM_USEC_PER_SEC;
-		uint64_t due = p->sampled_usec + every;
+		/* On a grid, so that pools sampled as often are looked at in one go. */
+		uint64_t due = (p->sampled_usec / every + 1) * every;
 
 		if (p->state != TM_POOL_ACTIVE && p->state != TM_POOL_UNCERTAIN)
 			continue;
-		if (due <= now + SAMPLE_TICK_USEC / 2) {
+		if (due <= now) {
 			p->sample_due = true;
 			tm_pool_look(p, 0);
-			due = now + every;
+			due = (now / every + 1) * every;
 		}
 		if (due < next)
 			next = due;
@@ -167,6 +168,9 @@ struct tm_core *tm_core_free(struct tm_core *core)
 	atomic_store(&core->stopping, true);
 	core->watch = tm_watch_free(core->watch);
 	sd_event_source_disable_unref(core->sample_timer);
+	if (core->recorder)
+		tm_record_flush(core);
+	sd_event_source_disable_unref(core->record_source);
 	/* Threads end before what they use is taken away. */
 	core->workers = tm_crew_free(core->workers);
 	core->urgent = tm_crew_free(core->urgent);
