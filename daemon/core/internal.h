@@ -137,6 +137,9 @@ struct tm_core {
 	struct tm_pool_sample *samples; /* collected, to be recorded together */
 	size_t n_samples, sample_looks; /* looks that will still add one */
 
+	struct tm_record *unrecorded, *unrecorded_last; /* of this turn of the loop */
+	sd_event_source *record_source;
+
 	struct tm_waiter *waiters;
 	struct tm_listener *listeners;
 	void (*on_view)(void *userdata);
@@ -190,6 +193,8 @@ void tm_record_descriptor(struct tm_core *core,
 			  const struct tm_pool *pool); /* if it is out of date */
 void tm_record_samples(struct tm_core *core, struct tm_pool_sample *samples, size_t n); /* taken */
 void tm_record_rollup(struct tm_core *core);
+/* Hand over to the recorder what is still waiting for the turn of the main loop to end. */
+void tm_record_flush(struct tm_core *core);
 
 /* look.c, arm.c: extension */
 void tm_pool_look(struct tm_pool *pool,

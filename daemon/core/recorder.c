@@ -2,7 +2,8 @@
 /*
  * The recorder: one thread that writes events, sizes and samples in the order they came, so
  * that neither the main loop nor an extension waits for the disk. An event is published once it is
- * committed: a number that anyone has seen is never given again.
+ * committed: a number that anyone has seen is never given again. What one turn of the main loop has
+ * to record is one transaction: an extension is two events and the new sizes.
  */
 
 #include <errno.h>
@@ -16,16 +17,19 @@
 #include "common/log.h"
 #include "core/internal.h"
 
-struct recorded_event {
-	struct tm_core *core;
+/* An event, or the sizes of a pool. */
+struct tm_record {
+	struct tm_record *next;
+	bool is_event, failed;
 	struct tm_event event;
-};
-
-struct recorded_sizes {
-	struct tm_core *core;
 	struct tm_uuid pool;
 	struct tm_pool_sizes sizes;
 	bool descriptor;
+};
+
+struct batch {
+	struct tm_core *core;
+	struct tm_record *first;
 };
 
 struct recorded_samples {
@@ -51,38 +55,130 @@ static int severity_level(enum tm_severity s)
 	return LOG_INFO;
 }
 
-static void publish_event(void *arg)
+static void batch_free(struct batch *b)
 {
-	struct recorded_event *e = arg;
+	while (b->first) {
+		struct tm_record *r = b->first;
 
-	for (struct tm_listener *l = e->core->listeners; l; l = l->next)
-		l->fn(l->userdata, &e->event, 1);
-	tm_event_done(&e->event);
-	free(e);
+		b->first = r->next;
+		tm_event_done(&r->event);
+		free(r);
+	}
+	free(b);
 }
 
-static void record_event(void *arg)
+static void publish_batch(void *arg)
 {
-	struct recorded_event *e = arg;
+	struct batch *b = arg;
+
+	for (struct tm_record *r = b->first; r; r = r->next) {
+		if (!r->is_event || r->failed)
+			continue;
+		for (struct tm_listener *l = b->core->listeners; l; l = l->next)
+			l->fn(l->userdata, &r->event, 1);
+	}
+	batch_free(b);
+}
+
+static int write_one(struct tm_store *store, struct tm_record *r, struct tm_error *err)
+{
+	return r->is_event ? tm_store_append_events(store, &r->event, 1, err)
+			   : tm_store_set_sizes(store, &r->pool, &r->sizes, err);
+}
+
+static void write_alone(struct tm_core *core, struct tm_record *r)
+{
 	struct tm_error err = { 0 };
+	struct tm_log_fields fields = { .error = &err };
+	int result = write_one(core->store, r, &err);
 
-	if (tm_store_append_events(e->core->store, &e->event, 1, &err) < 0) {
-		struct tm_log_fields fields = { .pool = e->event.pool_name, .error = &err };
-
+	r->failed = result < 0;
+	if (!r->failed)
+		return;
+	if (r->is_event) {
 		/* Without a number it cannot be replayed, so it is not published; the journal has
 		 * it. */
+		fields.pool = r->event.pool_name;
 		tm_log_fields(LOG_ERR, &fields, "An event could not be recorded (%s): %s",
-			      tm_event_slug(e->event.type), err.detail);
-		tm_event_done(&e->event);
-		free(e);
+			      tm_event_slug(r->event.type), err.detail);
+	} else if (result != -ENOENT) { /* ENOENT: deleted since */
+		tm_log_fields(LOG_ERR, &fields, "Sizes of pool %s could not be recorded: %s",
+			      r->pool.text, err.detail);
+	}
+}
+
+static void record_batch(void *arg)
+{
+	struct batch *b = arg;
+	struct tm_core *core = b->core;
+	int result = tm_store_begin(core->store, NULL);
+
+	if (result == 0) {
+		for (struct tm_record *r = b->first; r && result == 0; r = r->next)
+			result = write_one(core->store, r, NULL);
+		if (result == 0)
+			result = tm_store_commit(core->store, NULL);
+		else
+			tm_store_rollback(core->store);
+	}
+	/* One that fails must not take the others with it, and says why. */
+	for (struct tm_record *r = b->first; r && result < 0; r = r->next)
+		write_alone(core, r);
+	for (struct tm_record *r = b->first; r; r = r->next) {
+		struct tm_error err = { 0 };
+
+		if (r->is_event || r->failed || !r->descriptor ||
+		    tm_parts_write_descriptor(core, &r->pool, &err) >= 0 || err.errnum == ENOENT)
+			continue;
+		struct tm_log_fields fields = { .error = &err };
+
+		tm_log_fields(LOG_ERR, &fields, "Sizes of pool %s could not be recorded: %s",
+			      r->pool.text, err.detail);
+	}
+	tm_mailbox_post(core->mailbox, publish_batch, b);
+}
+
+void tm_record_flush(struct tm_core *core)
+{
+	struct batch *b;
+
+	if (!core->unrecorded)
+		return;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return; /* they stay for the next time */
+	b->core = core;
+	b->first = TM_TAKE(core->unrecorded);
+	core->unrecorded_last = NULL;
+	tm_crew_run(core->recorder, record_batch, b);
+}
+
+static int flush_now(sd_event_source *source, void *userdata)
+{
+	(void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	tm_record_flush(userdata);
+	return 0;
+}
+
+/* Taken. Written when this turn of the main loop is over. */
+static void put(struct tm_core *core, struct tm_record *r)
+{
+	if (core->unrecorded_last)
+		core->unrecorded_last->next = r;
+	else
+		core->unrecorded = r;
+	core->unrecorded_last = r;
+	if (!core->record_source &&
+	    sd_event_add_defer(core->event, &core->record_source, flush_now, core) < 0) {
+		tm_record_flush(core);
 		return;
 	}
-	tm_mailbox_post(e->core->mailbox, publish_event, e);
+	(void)sd_event_source_set_enabled(core->record_source, SD_EVENT_ONESHOT);
 }
 
 void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, const char *fmt, ...)
 {
-	struct recorded_event *e = calloc(1, sizeof(*e));
+	struct tm_record *e = calloc(1, sizeof(*e));
 	struct tm_log_fields fields = { 0 };
 	va_list ap;
 
@@ -90,7 +186,7 @@ void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, con
 		free(spec->data);
 		return;
 	}
-	e->core = core;
+	e->is_event = true;
 	e->event.type = spec->type;
 	e->event.time_usec = tm_now_realtime_usec();
 	e->event.data = spec->data;
@@ -116,7 +212,7 @@ void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, con
 	fields.message_id = tm_event_message_id(spec->type);
 	tm_log_fields(severity_level(tm_event_severity(spec->type)), &fields, "%s",
 		      e->event.message);
-	tm_crew_run(core->recorder, record_event, e);
+	put(core, e);
 }
 
 /* Journal message ids of what an operator looks for; explained in packaging/thinmgr.catalog. */
@@ -142,31 +238,12 @@ const char *tm_event_message_id(enum tm_event_type type)
 	}
 }
 
-static void record_sizes(void *arg)
-{
-	struct recorded_sizes *s = arg;
-	struct tm_error err = { 0 };
-	int r;
-
-	r = tm_store_set_sizes(s->core->store, &s->pool, &s->sizes, &err);
-	if (r >= 0 && s->descriptor)
-		r = tm_parts_write_descriptor(s->core, &s->pool, &err);
-	if (r < 0 && r != -ENOENT) { /* ENOENT: deleted since */
-		struct tm_log_fields fields = { .error = &err };
-
-		tm_log_fields(LOG_ERR, &fields, "Sizes of pool %s could not be recorded: %s",
-			      s->pool.text, err.detail);
-	}
-	free(s);
-}
-
 void tm_record_sizes(struct tm_core *core, const struct tm_pool *pool, bool descriptor)
 {
-	struct recorded_sizes *s = calloc(1, sizeof(*s));
+	struct tm_record *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return;
-	s->core = core;
 	s->pool = pool->record.id;
 	s->sizes = (struct tm_pool_sizes){
 		.data_bytes = pool->record.data_bytes,
@@ -176,7 +253,7 @@ void tm_record_sizes(struct tm_core *core, const struct tm_pool *pool, bool desc
 		.low_water_bytes = pool->record.low_water_bytes,
 	};
 	s->descriptor = descriptor;
-	tm_crew_run(core->recorder, record_sizes, s);
+	put(core, s);
 }
 
 struct recorded_descriptor {
@@ -210,6 +287,7 @@ void tm_record_descriptor(struct tm_core *core, const struct tm_pool *pool)
 		return;
 	d->core = core;
 	d->pool = pool->record;
+	tm_record_flush(core); /* in order */
 	tm_crew_run(core->recorder, record_descriptor, d);
 }
 
@@ -239,6 +317,7 @@ void tm_record_samples(struct tm_core *core, struct tm_pool_sample *samples, siz
 	s->core = core;
 	s->samples = samples;
 	s->n = n;
+	tm_record_flush(core); /* in order */
 	tm_crew_run(core->recorder, record_samples, s);
 }
 
@@ -258,6 +337,7 @@ static void record_rollup(void *arg)
 
 void tm_record_rollup(struct tm_core *core)
 {
+	tm_record_flush(core); /* in order */
 	tm_crew_run(core->recorder, record_rollup, core);
 }
 
