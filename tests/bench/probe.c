@@ -37,6 +37,7 @@
 #include "logic/thin-status.h"
 
 #define FIRST_MESSAGE_ID  1000000 /* device ids no manager gives out */
+#define LAST_ID           ((1U << 24) - 1)
 #define FILL_BYTES        ((size_t)1 << 20)
 #define FILL_REST_MS      500
 #define DATA_DISTANCE     8   /* blocks from the mark while the pool settles */
@@ -44,6 +45,8 @@
 #define SETTLE_PERCENT    69  /* of metadata used while the pool settles: below LVM2's threshold */
 #define LEAVES            24  /* mapping-tree leaves that a burst of writes touches */
 #define LEAF_BLOCKS       130 /* written in a row: a leaf of their own */
+
+#define STATUS_AGAIN 2
 
 struct probe {
 	struct tm_dm *dm;
@@ -54,6 +57,7 @@ struct probe {
 	unsigned char *buffer;
 	uint64_t block_bytes, mark_blocks, volume_bytes;
 	unsigned int settle, window, limit;
+	unsigned int next_id; /* of the thin devices that use up metadata */
 };
 
 struct counters {
@@ -172,18 +176,12 @@ static uint64_t metadata_free(const struct probe *p)
 }
 
 /* Use metadata until @blocks are free: a thin device without data takes one block. */
-static void leave_metadata(const struct probe *p, uint64_t blocks)
+static void leave_metadata(struct probe *p, uint64_t blocks)
 {
 	struct tm_error err = { 0 };
 	char message[64];
-	static const unsigned int last_id = (1U << 24) - 1;
-	/* Ids that no earlier round took: there are minutes between two rounds. */
-	unsigned int id = FIRST_MESSAGE_ID +
-			  (unsigned int)(tm_now_monotonic_usec() / TM_USEC_PER_SEC * 64 %
-					 (last_id - FIRST_MESSAGE_ID));
-
-	for (; metadata_free(p) > blocks && id < last_id; id++) {
-		(void)snprintf(message, sizeof(message), "create_thin %u", id);
+	while (metadata_free(p) > blocks && p->next_id < LAST_ID) {
+		(void)snprintf(message, sizeof(message), "create_thin %u", p->next_id++);
 		if (tm_dm_message(p->dm, p->pool, message, &err) < 0 && err.errnum != EEXIST)
 			die("create_thin", &err);
 	}
@@ -261,6 +259,22 @@ static void empty_trace(const struct probe *p)
 	(void)close(fd);
 }
 
+static uint64_t size_of(const struct probe *p)
+{
+	struct tm_thin_pool_status s = status(p);
+
+	return p->metadata ? s.metadata_total : s.data_total;
+}
+
+/* A manager may also look by itself: such a round is not one, and is to be repeated. */
+static void still(const struct probe *p, uint64_t size, uint32_t event)
+{
+	if (size_of(p) == size && event_nr(p) == event)
+		return;
+	(void)fprintf(stderr, "probe: something happened before the mark was reached\n");
+	exit(STATUS_AGAIN);
+}
+
 /*
  * Write until the pool has spoken up; @event is its event number so far. Returns the number of
  * writes. New data blocks one by one, or for metadata one in each leaf of the mapping tree in turn:
@@ -268,7 +282,8 @@ static void empty_trace(const struct probe *p)
  * computes the mark when a table is loaded, and it loads the table before metadata is larger), so
  * where a turn is not enough more is used up before the next.
  */
-static unsigned int cross(const struct probe *p, uint32_t event, uint64_t *ret_longest_usec)
+static unsigned int cross(struct probe *p, uint64_t size, uint32_t event,
+			  uint64_t *ret_longest_usec)
 {
 	uint64_t next = p->metadata ? status(p).data_used - LEAVES * LEAF_BLOCKS : 0;
 	unsigned int writes = 0;
@@ -301,6 +316,7 @@ static unsigned int cross(const struct probe *p, uint32_t event, uint64_t *ret_l
 			leave_metadata(p, room - METADATA_DISTANCE / 2);
 			if (event_nr(p) != event)
 				return writes;
+			still(p, size, event);
 		}
 	}
 	(void)fprintf(stderr, "probe: %u writes and no event\n", writes);
@@ -314,13 +330,6 @@ static unsigned int cross(const struct probe *p, uint32_t event, uint64_t *ret_l
 static uint64_t metadata_mark(uint64_t total)
 {
 	return (total / 4 < 1024 ? total / 4 : 1024) - (total / 10 < 1024 ? total / 10 : 1024);
-}
-
-static uint64_t size_of(const struct probe *p)
-{
-	struct tm_thin_pool_status s = status(p);
-
-	return p->metadata ? s.metadata_total : s.data_total;
 }
 
 static void run_round(struct probe *p)
@@ -351,13 +360,10 @@ static void run_round(struct probe *p)
 	} else {
 		leave_data(p, p->mark_blocks);
 	}
-	if (size_of(p) != size || event_nr(p) != event) {
-		(void)fprintf(stderr, "probe: something happened before the mark was reached\n");
-		exit(2);
-	}
+	still(p, size, event);
 	empty_trace(p);
 	from = count(p);
-	writes = cross(p, event, &longest_usec);
+	writes = cross(p, size, event, &longest_usec);
 	end = tm_now_monotonic_usec() + p->limit * TM_USEC_PER_SEC;
 	do {
 		rest_ms(50);
@@ -396,6 +402,9 @@ int main(int argc, char **argv)
 	p.window = (unsigned int)strtoul(argv[5], NULL, 10);
 	p.limit = (unsigned int)strtoul(argv[6], NULL, 10);
 	p.trace = argv[7];
+	/* Ids that no earlier round took: there are minutes between two rounds. */
+	p.next_id = FIRST_MESSAGE_ID + (unsigned int)(tm_now_monotonic_usec() / TM_USEC_PER_SEC *
+						      64 % (LAST_ID - FIRST_MESSAGE_ID));
 	p.cgroup = argc > 8 ? argv[8] : NULL;
 	if (tm_dm_new(&p.dm, &err) < 0)
 		die("device-mapper", &err);
