@@ -76,6 +76,15 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 int tm_backing_shrink_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			   struct tm_error *err);
 
+/*
+ * As tm_backing_grow_part and then tm_backing_attach, for a part that was behind the loop device
+ * @major:@minor when last seen. While it still is, no other is looked at, so that this takes no
+ * longer with many pools than with one. @major 0: it is not known.
+ */
+int tm_backing_grow_attached(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+			     unsigned int major, unsigned int minor, struct tm_attachment *ret,
+			     struct tm_error *err);
+
 /* Size of a part's file. -ENOENT with BACKING_GONE when it is missing. */
 int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, uint64_t *ret_bytes,
 			 struct tm_error *err);

@@ -482,8 +482,21 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 	return r;
 }
 
-int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
-			 struct tm_error *err)
+/* Tell the loop device that is known to be on the file, or all that are, that its size changed. */
+static int resize_loops(int fd, const char *path, unsigned int major, unsigned int minor,
+			struct tm_error *err)
+{
+	struct tm_loop loop = { .fd = -1 };
+
+	if (major && tm_loop_known(fd, major, minor, &loop) > 0) {
+		(void)close(loop.fd);
+		return 0;
+	}
+	return tm_loop_resize(fd, path, err);
+}
+
+static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+		     unsigned int major, unsigned int minor, struct tm_error *err)
 {
 	const bool allocate = preallocated(pool, part);
 	char path[TM_PATH_SIZE + 16];
@@ -498,7 +511,7 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 		return fd;
 	/* Large enough: an earlier run may have been cut off before the loop devices grew. */
 	if ((uint64_t)st.st_size >= bytes)
-		return tm_loop_resize(fd, path, err);
+		return resize_loops(fd, path, major, minor, err);
 
 	if (allocate) {
 		r = check_room(pool, fd, bytes - (uint64_t)st.st_size, err);
@@ -509,12 +522,18 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 	if (r < 0)
 		r = fail(err, -r, "grow", pool, part_name(part));
 	else
-		r = tm_loop_resize(fd, path, err);
+		r = resize_loops(fd, path, major, minor, err);
 	if (r < 0) {
 		(void)!ftruncate(fd, st.st_size);
 		(void)tm_loop_resize(fd, path, NULL);
 	}
 	return r;
+}
+
+int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+			 struct tm_error *err)
+{
+	return grow_part(pool, part, bytes, 0, 0, err);
 }
 
 int tm_backing_shrink_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
@@ -581,11 +600,11 @@ void tm_attachment_done(struct tm_attachment *a)
 	a->fd = -1;
 }
 
-int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
-		      struct tm_attachment *ret, struct tm_error *err)
+static int attach(const struct tm_pool_record *pool, enum tm_part part, unsigned int major,
+		  unsigned int minor, struct tm_attachment *ret, struct tm_error *err)
 {
 	char path[TM_PATH_SIZE + 16];
-	struct tm_loop loop;
+	struct tm_loop loop = { .fd = -1 };
 	struct stat st = { 0 };
 	int r;
 
@@ -594,9 +613,11 @@ int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
 	tm_auto_close int fd = open_part(pool, part, O_RDWR, &st, err);
 	if (fd < 0)
 		return fd;
-	r = tm_loop_attach(fd, path, &loop, err);
-	if (r < 0)
-		return r;
+	if (!major || tm_loop_known(fd, major, minor, &loop) <= 0) {
+		r = tm_loop_attach(fd, path, &loop, err);
+		if (r < 0)
+			return r;
+	}
 	*ret = (struct tm_attachment){
 		.segment = {
 			.major = loop.major,
@@ -607,6 +628,22 @@ int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
 		.direct_io = loop.direct_io,
 	};
 	return 0;
+}
+
+int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
+		      struct tm_attachment *ret, struct tm_error *err)
+{
+	return attach(pool, part, 0, 0, ret, err);
+}
+
+int tm_backing_grow_attached(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
+			     unsigned int major, unsigned int minor, struct tm_attachment *ret,
+			     struct tm_error *err)
+{
+	int r = grow_part(pool, part, bytes, major, minor, err);
+
+	*ret = (struct tm_attachment){ .fd = -1 };
+	return r < 0 ? r : attach(pool, part, major, minor, ret, err);
 }
 
 /* ---- the end ------------------------------------------------------------------------------ */

@@ -254,6 +254,28 @@ int tm_loop_attach(int file_fd, const char *path, struct tm_loop *ret, struct tm
 	return r < 0 ? fail(err, -r, "attach a loop device to", path) : 0;
 }
 
+int tm_loop_known(int file_fd, unsigned int major, unsigned int minor, struct tm_loop *ret)
+{
+	char path[64], target[256];
+	struct stat file;
+	unsigned int number;
+	const char *name;
+	ssize_t len;
+
+	*ret = (struct tm_loop){ .fd = -1 };
+	if (fstat(file_fd, &file) < 0)
+		return -errno;
+	(void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major, minor);
+	len = readlink(path, target, sizeof(target) - 1);
+	if (len < 0)
+		return errno == ENOENT ? 0 : -errno;
+	target[len] = '\0';
+	name = strrchr(target, '/');
+	if (!name || sscanf(name, "/loop%u", &number) != 1 || number > MINOR_MAX)
+		return 0;
+	return visit(number, &file, take_existing, ret);
+}
+
 /* ---- the rest ----------------------------------------------------------------------------- */
 
 static int resize_one(int loop_fd, unsigned int number, const struct loop_info64 *info,

@@ -28,9 +28,7 @@ static int lay(struct arm *a, enum tm_part part, uint64_t bytes, uint64_t *ret_u
 	const uint64_t began = tm_now_monotonic_usec();
 	int r;
 
-	r = tm_backing_grow_part(&a->record, part, bytes, &a->err);
-	if (r >= 0)
-		r = tm_parts_load_linear(a->core, &a->record, part, bytes, &a->err);
+	r = tm_parts_lay(a->core, &a->record, part, bytes, &a->err);
 	if (r >= 0)
 		*ret_usec = tm_now_monotonic_usec() - began;
 	return r;

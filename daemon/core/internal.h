@@ -236,6 +236,9 @@ int tm_parts_remove_pool(struct tm_core *core, const struct tm_pool_record *pool
 int tm_parts_detach(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err);
 int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
 			 uint64_t bytes, struct tm_error *err);
+/* Grow the file of a part and load the linear device on it, @bytes long, both. */
+int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
+		 uint64_t bytes, struct tm_error *err);
 int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, uint64_t data_bytes,
 		       uint64_t low_water_bytes, struct tm_error *err);
 int tm_parts_status(struct tm_core *core, const char *pool_name, struct tm_thin_pool_status *ret,

@@ -121,11 +121,7 @@ static void decide_metadata(struct look *l)
 /* Put @bytes under a part at once: nothing, or not enough, was armed. */
 static int lay_below(struct look *l, enum tm_part part, uint64_t bytes)
 {
-	int r = tm_backing_grow_part(&l->record, part, bytes, &l->extend_error);
-
-	if (r < 0)
-		return r;
-	return tm_parts_load_linear(l->core, &l->record, part, bytes, &l->extend_error);
+	return tm_parts_lay(l->core, &l->record, part, bytes, &l->extend_error);
 }
 
 /* What the kernel says now becomes the record: a refused growth shows here. */

@@ -106,35 +106,63 @@ static int remove_device(struct tm_core *core, const struct tm_pool_record *pool
 	return r == -ENXIO ? 0 : r;
 }
 
-int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
-			 uint64_t bytes, struct tm_error *err)
+static void part_name(char name[TM_DM_NAME_SIZE], const struct tm_pool_record *pool,
+		      enum tm_part part)
 {
-	tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
+	tm_dm_name(name, part == TM_PART_DATA ? TM_ROLE_DATA : TM_ROLE_META, pool->name, NULL);
+}
+
+static int load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
+		       const struct tm_attachment *a, uint64_t bytes, struct tm_error *err)
+{
 	char name[TM_DM_NAME_SIZE], params[64];
 	struct tm_dm_target target = { .type = "linear", .params = params };
 	int r;
 
-	r = tm_backing_attach(pool, part, &a, err);
-	if (r < 0)
-		return r;
 	target.length_sectors = bytes / TM_SECTOR;
-	if (a.segment.length_sectors < target.length_sectors) {
+	if (a->segment.length_sectors < target.length_sectors) {
 		r = tm_error_set(err, TM_ERR_BACKING_GONE, EIO,
 				 "The %s file of pool %s has %" PRIu64 " bytes, but %" PRIu64
 				 " are in use.",
 				 part == TM_PART_DATA ? "data" : "metadata", pool->name,
-				 a.segment.length_sectors * TM_SECTOR, bytes);
+				 a->segment.length_sectors * TM_SECTOR, bytes);
 		tm_error_hint(err, "The file in %s was cut short; restore it from a copy.",
 			      pool->directory);
 		return r;
 	}
-	(void)snprintf(params, sizeof(params), "%u:%u %" PRIu64, a.segment.major, a.segment.minor,
-		       a.segment.offset_sectors);
-	tm_dm_name(name, part == TM_PART_DATA ? TM_ROLE_DATA : TM_ROLE_META, pool->name, NULL);
+	(void)snprintf(params, sizeof(params), "%u:%u %" PRIu64, a->segment.major, a->segment.minor,
+		       a->segment.offset_sectors);
+	part_name(name, pool, part);
 	r = tm_dm_load(core->dm, name, &target, 1, false, err);
 	if (r < 0)
 		return r;
 	return tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
+}
+
+int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
+			 uint64_t bytes, struct tm_error *err)
+{
+	tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
+	int r = tm_backing_attach(pool, part, &a, err);
+
+	return r < 0 ? r : load_linear(core, pool, part, &a, bytes, err);
+}
+
+int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
+		 uint64_t bytes, struct tm_error *err)
+{
+	tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
+	unsigned int major = 0, minor = 0;
+	char name[TM_DM_NAME_SIZE], type[32], params[64];
+	int r;
+
+	/* What the device lies on now saves a search through all loop devices. */
+	part_name(name, pool, part);
+	if (tm_dm_line(core->dm, name, true, type, sizeof(type), NULL, params, sizeof(params), NULL) < 0 ||
+	    strcmp(type, "linear") != 0 || sscanf(params, "%u:%u ", &major, &minor) != 2)
+		major = 0;
+	r = tm_backing_grow_attached(pool, part, bytes, major, minor, &a, err);
+	return r < 0 ? r : load_linear(core, pool, part, &a, bytes, err);
 }
 
 int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret_direct_io,
@@ -178,7 +206,7 @@ int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret
 		r = ensure_device(core, pool, parts[i].role, NULL, &info, err);
 		if (r < 0)
 			return r;
-		r = tm_parts_load_linear(core, pool, parts[i].part, bytes, err);
+		r = load_linear(core, pool, parts[i].part, &a, bytes, err);
 		if (r < 0)
 			return r;
 	}
