@@ -9,6 +9,7 @@ agrees. Without FULL=1 every third step has its turn. The daemon arms the fault 
 
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -123,8 +124,7 @@ def examine_load(synced):
 
 def finish():
     world().tear_down()
-    BASE.joinpath("mnt").rmdir()
-    BASE.rmdir()
+    shutil.rmtree(BASE)
     tm.assert_clean()
     return True
 
