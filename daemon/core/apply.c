@@ -150,17 +150,20 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 		pool->direct_io = op->direct_io;
 		told(op, pool, TM_EVENT_POOL_IMPORTED, NULL, NULL, "was imported");
 		break;
-	case TM_CMD_POOL_DELETE:
-		told(op, pool, TM_EVENT_POOL_DELETED, NULL, NULL, "was deleted");
-		while (pool->queue) { /* they come too late: let them fail by themselves */
-			struct tm_queued_op *q = pool->queue;
+	case TM_CMD_POOL_DELETE: {
+		struct tm_queued_op *late = TM_TAKE(pool->queue);
 
-			pool->queue = q->next;
+		told(op, pool, TM_EVENT_POOL_DELETED, NULL, NULL, "was deleted");
+		tm_core_remove_pool(core, pool);
+		while (late) { /* without their pool they fail by themselves */
+			struct tm_queued_op *q = late;
+
+			late = q->next;
 			tm_core_enqueue(core, TM_TAKE(q->op));
 			free(q);
 		}
-		tm_core_remove_pool(core, pool);
 		return NULL;
+	}
 	case TM_CMD_POOL_ACTIVATE:
 		pool->direct_io = op->direct_io;
 		told(op, pool, TM_EVENT_POOL_ACTIVATED, NULL, NULL, "was activated");
