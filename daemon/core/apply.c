@@ -248,6 +248,8 @@ static void tell_failure(struct tm_op *op, struct tm_pool *pool)
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 {
 	const enum tm_command_kind kind = op->type->kind;
+	char why[sizeof(pool->state_reason)] = "";
+	bool uncertain;
 
 	if (op->record.status == TM_OP_DONE) {
 		pool = apply_success(op, pool);
@@ -260,13 +262,18 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 	}
 	if (!pool)
 		return NULL;
+	/* What was refused or undone has not made anything certain. */
+	uncertain = op->undo_failed ||
+		    (pool->state == TM_POOL_UNCERTAIN && op->record.status != TM_OP_DONE);
+	memcpy(why, pool->state_reason, sizeof(why));
+	if (op->undo_failed)
+		(void)snprintf(why, sizeof(why), "%.*s", (int)sizeof(why) - 1, op->error.detail);
 	pool->state = TM_POOL_INACTIVE; /* observed anew */
 	pool->state_reason[0] = '\0';
 	tm_pool_observe(pool);
-	if (op->undo_failed) {
+	if (uncertain) {
 		pool->state = TM_POOL_UNCERTAIN;
-		(void)snprintf(pool->state_reason, sizeof(pool->state_reason), "%.*s",
-			       (int)sizeof(pool->state_reason) - 1, op->error.detail);
+		memcpy(pool->state_reason, why, sizeof(why));
 		tm_pool_touch(pool);
 	}
 	if (pool->state == TM_POOL_ACTIVE) {
