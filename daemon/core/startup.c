@@ -79,9 +79,11 @@ static bool same_sizes(const struct tm_pool_record *a, const struct tm_pool_reco
 	       a->low_water_bytes == b->low_water_bytes;
 }
 
-/* Bring a pool's devices up as its record says, without journal: idempotent, and observed
- * afterwards. */
-static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes,
+/*
+ * Bring a pool's devices up as its record says, without journal: idempotent, and observed
+ * afterwards. *ret_resized: its sizes are others now, and the main loop has to record them.
+ */
+static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes, bool *ret_resized,
 		      struct tm_error *err)
 {
 	struct tm_pool_record record = pool->record;
@@ -112,7 +114,7 @@ static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes,
 		return r;
 	if (!same_sizes(&pool->record, &record)) {
 		pool->record = record;
-		tm_record_sizes(core, pool, false);
+		*ret_resized = true;
 	}
 	/* Operations are settled by now: what still differs is somebody else's doing. */
 	if (volumes && status.transaction_id != record.transaction_id) {
@@ -158,7 +160,7 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 	struct tm_error err = { 0 };
 	struct tm_op *op = calloc(1, sizeof(*op));
 	struct tm_pool *pool;
-	bool raised = false;
+	bool raised = false, resized = false;
 
 	if (!op)
 		return;
@@ -200,8 +202,12 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 			const bool was_up = tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL,
 							  &info, NULL) > 0 &&
 					    info.live_table;
+			int r;
 
-			if (raise_pool(core, pool, false, &err) < 0) {
+			r = raise_pool(core, pool, false, &resized, &err);
+			if (resized)
+				tm_record_sizes(core, pool, false);
+			if (r < 0) {
 				mark_uncertain(pool, err.detail);
 				tm_log(LOG_ERR, "Operation %s on pool %s waits: %s",
 				       op->record.kind, pool->record.name, err.detail);
@@ -255,7 +261,8 @@ struct raising {
 	struct tm_core *core;
 	struct tm_pool *pool;
 	struct tm_error err;
-	bool there; /* its device was up already */
+	bool there;   /* its device was up already */
+	bool resized; /* found with other sizes than recorded */
 	int r;
 	pthread_mutex_t *lock;
 	pthread_cond_t *done;
@@ -266,7 +273,7 @@ static void raise_job(void *arg)
 {
 	struct raising *x = arg;
 
-	x->r = raise_pool(x->core, x->pool, true, &x->err);
+	x->r = raise_pool(x->core, x->pool, true, &x->resized, &x->err);
 	TM_LOCK_SCOPE(x->lock);
 	if (--*x->left == 0)
 		(void)pthread_cond_signal(x->done);
@@ -295,7 +302,12 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 		if (!there && !pool->record.policy.activate_at_start)
 			continue;
 		/* Where the daemon alone was restarted the volumes are as users left them. */
-		jobs[n++] = (struct raising){ core, pool, { 0 }, there, 0, &lock, &done, &left };
+		jobs[n++] = (struct raising){ .core = core,
+					      .pool = pool,
+					      .there = there,
+					      .lock = &lock,
+					      .done = &done,
+					      .left = &left };
 	}
 	left = n;
 	for (size_t i = 0; i < n; i++)
@@ -308,6 +320,8 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 		struct tm_log_fields fields = { .pool = jobs[i].pool->record.name,
 						.error = &jobs[i].err };
 
+		if (jobs[i].resized)
+			tm_record_sizes(core, jobs[i].pool, false);
 		if (jobs[i].r >= 0)
 			continue;
 		/* Leave nothing half up that was not there before. */
