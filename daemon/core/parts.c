@@ -293,7 +293,8 @@ static int read_superblock(const struct tm_pool_record *pool, struct tm_superblo
 	r = tm_backing_read(pool, TM_PART_METADATA, block, sizeof(block), err);
 	if (r < 0)
 		return r;
-	if (memcmp(block, zero, sizeof(zero)) == 0)
+	/* Where volumes were made once it was not new: formatting would end all hope for them. */
+	if (memcmp(block, zero, sizeof(zero)) == 0 && !pool->transaction_id)
 		return 0;
 	r = tm_superblock_parse(block, ret);
 	if (r < 0) {
