@@ -165,6 +165,18 @@ int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum t
 	return r < 0 ? r : load_linear(core, pool, part, &a, bytes, err);
 }
 
+/* More is in use than was recorded: it came out of the reserve. */
+static void found_more(uint64_t *bytes, uint64_t *reserve, uint64_t found)
+{
+	uint64_t more;
+
+	if (found <= *bytes)
+		return;
+	more = found - *bytes;
+	*reserve -= more < *reserve ? more : *reserve;
+	*bytes = found;
+}
+
 int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret_direct_io,
 		    struct tm_error *err)
 {
@@ -172,9 +184,25 @@ int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret
 		enum tm_part part;
 		enum tm_dm_role role;
 	} parts[] = { { TM_PART_METADATA, TM_ROLE_META }, { TM_PART_DATA, TM_ROLE_DATA } };
-	uint64_t file_bytes;
+	uint64_t file_bytes, table_bytes = 0;
+	struct tm_thin_pool_status status = { 0 };
+	struct tm_dm_info up;
 	int r;
 
+	/* Below a pool that is up nothing may become shorter than what it uses. */
+	r = tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &up, err);
+	if (r > 0 && up.live_table)
+		r = tm_parts_status(core, pool->name, &status, &table_bytes, err);
+	if (r < 0)
+		return r;
+	if (table_bytes && status.failed)
+		found_more(&pool->data_bytes, &pool->data_reserve_bytes, table_bytes);
+	if (table_bytes && !status.failed) {
+		found_more(&pool->data_bytes, &pool->data_reserve_bytes,
+			   tm_sat_mul(status.data_total, pool->block_bytes));
+		found_more(&pool->metadata_bytes, &pool->metadata_reserve_bytes,
+			   tm_sat_mul(status.metadata_total, TM_METADATA_BLOCK));
+	}
 	for (size_t i = 0; i < TM_ARRAY_SIZE(parts); i++) {
 		tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
 		uint64_t bytes = parts[i].part == TM_PART_DATA
@@ -305,18 +333,6 @@ static int read_superblock(const struct tm_pool_record *pool, struct tm_superblo
 		return -EBADMSG;
 	}
 	return 1;
-}
-
-/* More is in use than was recorded: it came out of the reserve. */
-static void found_more(uint64_t *bytes, uint64_t *reserve, uint64_t found)
-{
-	uint64_t more;
-
-	if (found <= *bytes)
-		return;
-	more = found - *bytes;
-	*reserve -= more < *reserve ? more : *reserve;
-	*bytes = found;
 }
 
 /* What the metadata says is the truth about sizes: a table must not be shorter. */
