@@ -473,7 +473,9 @@ int tm_parts_write_names(const struct tm_pool_record *pool, const struct tm_volu
 			 struct tm_error *err)
 {
 	char path[TM_PATH_SIZE], text[256];
+	tm_auto_free char *there = NULL;
 	tm_auto_fclose FILE *f = NULL;
+	size_t len;
 	int n;
 
 	if (mkdir(TM_RUN_DIRECTORY "/names", 0755) < 0 && errno != EEXIST)
@@ -482,6 +484,10 @@ int tm_parts_write_names(const struct tm_pool_record *pool, const struct tm_volu
 	names_path(path, pool, volume);
 	n = snprintf(text, sizeof(text), "THINMGR_POOL=%s\nTHINMGR_VOLUME=%s\n", pool->name,
 		     volume->name);
+	/* Not while udev may be reading it, unless there is something to say. */
+	if (tm_read_file(path, sizeof(text), &there, &len) == 0 && len == (size_t)n &&
+	    memcmp(there, text, len) == 0)
+		return 0;
 	/* No fsync: it need not outlive this boot. */
 	f = fopen(path, "we");
 	if (!f || fwrite(text, 1, (size_t)n, f) != (size_t)n || fflush(f) != 0)
@@ -530,6 +536,7 @@ int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *
 {
 	char name[TM_DM_NAME_SIZE], path[TM_PATH_SIZE];
 	struct tm_dm_info info;
+	bool was_up;
 	int r;
 
 	tm_dm_name(name, TM_ROLE_VOLUME, pool->name, volume->name);
@@ -540,6 +547,7 @@ int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *
 	r = ensure_device(core, pool, TM_ROLE_VOLUME, volume, &info, err);
 	if (r < 0)
 		return r;
+	was_up = r > 0 && info.live_table;
 	if (r == 0 || !info.live_table) {
 		r = tm_parts_load_volume(core, pool, volume, volume->size_bytes, err);
 		if (r < 0)
@@ -564,7 +572,8 @@ int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *
 	}
 	return 0;
 fail:
-	(void)remove_device(core, pool, TM_ROLE_VOLUME, volume, NULL);
+	if (!was_up) /* somebody may be using it */
+		(void)remove_device(core, pool, TM_ROLE_VOLUME, volume, NULL);
 	return r;
 }
 
