@@ -190,8 +190,12 @@ static int rename_to(struct tm_op *op, const struct tm_volume_record *from,
 	int r;
 
 	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_VOLUME, from, &info, NULL);
-	if (r <= 0)
-		return 0; /* inactive, or renamed already */
+	if (r <= 0) {
+		/* Inactive, or renamed already; or it was not, and udev must not be told so. */
+		if (tm_parts_ours(op->core, &op->pool, TM_ROLE_VOLUME, to, &info, NULL) > 0)
+			return tm_parts_write_names(&op->pool, to, err);
+		return 0;
+	}
 	r = tm_parts_write_names(&op->pool, to, err);
 	if (r < 0)
 		return r;
