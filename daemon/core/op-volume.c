@@ -54,9 +54,22 @@ static int create_thin(struct tm_op *op, struct tm_error *err)
 	return r;
 }
 
+/*
+ * Is its device id one of a recorded volume? Settled late, because the pool could not be brought up
+ * at the start, an operation may find that its id was given to another meanwhile.
+ */
+static bool given_away(const struct tm_op *op, const struct tm_volume_record *item)
+{
+	for (size_t i = 0; i < op->n_volumes; i++)
+		if (op->volumes[i].dev_id == item->dev_id &&
+		    !tm_uuid_equal(&op->volumes[i].id, &item->id))
+			return true;
+	return false;
+}
+
 static int create_thin_undo(struct tm_op *op, struct tm_error *err)
 {
-	if (op->items[0].dev_id > TM_DEV_ID_MAX)
+	if (op->items[0].dev_id > TM_DEV_ID_MAX || given_away(op, &op->items[0]))
 		return 0;
 	return tm_parts_delete_thin(op->core, &op->pool, op->items[0].dev_id, err);
 }
@@ -407,7 +420,7 @@ static int snapshot_make_undo(struct tm_op *op, struct tm_error *err)
 	for (size_t i = 0; i < op->n_items; i++) {
 		int r;
 
-		if (op->items[i].dev_id > TM_DEV_ID_MAX)
+		if (op->items[i].dev_id > TM_DEV_ID_MAX || given_away(op, &op->items[i]))
 			continue;
 		r = tm_parts_delete_thin(op->core, &op->pool, op->items[i].dev_id,
 					 first ? NULL : err);
