@@ -158,7 +158,8 @@ int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum t
 
 	/* What the device lies on now saves a search through all loop devices. */
 	part_name(name, pool, part);
-	if (tm_dm_line(core->dm, name, true, type, sizeof(type), NULL, params, sizeof(params), NULL) < 0 ||
+	if (tm_dm_line(core->dm, name, true, type, sizeof(type), NULL, params, sizeof(params),
+		       NULL) < 0 ||
 	    strcmp(type, "linear") != 0 || sscanf(params, "%u:%u ", &major, &minor) != 2)
 		major = 0;
 	r = tm_backing_grow_attached(pool, part, bytes, major, minor, &a, err);
