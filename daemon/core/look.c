@@ -160,11 +160,11 @@ static int reload(struct look *l, uint64_t data_bytes, uint64_t mark_bytes)
 static int extend(struct look *l, uint64_t began_usec)
 {
 	struct tm_pool_record *p = &l->record;
-	const bool grow_data = l->data.plan.verdict == TM_EXTEND_NOW && !l->data.blocked;
-	const bool grow_meta = l->metadata.plan.verdict == TM_EXTEND_NOW && !l->metadata.blocked;
+	bool grow_data = l->data.plan.verdict == TM_EXTEND_NOW && !l->data.blocked;
+	bool grow_meta = l->metadata.plan.verdict == TM_EXTEND_NOW && !l->metadata.blocked;
 	uint64_t data_bytes = p->data_bytes, meta_bytes, under, live;
 	uint64_t mark = p->low_water_bytes;
-	int r;
+	int r, failed = 0;
 
 	l->data.from_bytes = l->data.to_bytes = p->data_bytes;
 	l->metadata.from_bytes = l->metadata.to_bytes = p->metadata_bytes;
@@ -186,22 +186,31 @@ static int extend(struct look *l, uint64_t began_usec)
 				data_bytes = under; /* what is armed now; the rest follows by a
 						       further look */
 			} else {
-				r = lay_below(l, TM_PART_DATA, data_bytes);
-				if (r < 0)
-					return r;
-				p->data_reserve_bytes = data_bytes - p->data_bytes;
+				failed = lay_below(l, TM_PART_DATA, data_bytes);
+				if (failed >= 0)
+					p->data_reserve_bytes = data_bytes - p->data_bytes;
 			}
 		}
+	}
+	if (failed < 0) { /* one space that cannot be had keeps none from the other */
+		grow_data = false;
+		data_bytes = p->data_bytes;
+		mark = p->low_water_bytes;
 	}
 	if (grow_meta) {
 		meta_bytes = l->metadata.plan.new_total_blocks * TM_METADATA_BLOCK;
 		if (!p->metadata_reserve_bytes) {
 			r = lay_below(l, TM_PART_METADATA, meta_bytes);
-			if (r < 0)
-				return r;
-			p->metadata_reserve_bytes = meta_bytes - p->metadata_bytes;
+			if (r < 0) {
+				failed = r;
+				grow_meta = false;
+			} else {
+				p->metadata_reserve_bytes = meta_bytes - p->metadata_bytes;
+			}
 		}
 	}
+	if (!grow_data && !grow_meta)
+		return failed;
 	r = reload(l, data_bytes, mark);
 	if (r < 0)
 		return r;
@@ -220,7 +229,7 @@ static int extend(struct look *l, uint64_t began_usec)
 		return tm_error_set(&l->extend_error, TM_ERR_KERNEL, EROFS,
 				    "The kernel did not take the new space of pool %s into use.",
 				    p->name);
-	return 0;
+	return failed;
 }
 
 static void sample_volumes(struct look *l)
