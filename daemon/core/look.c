@@ -664,6 +664,7 @@ static void look_done(void *arg)
 	struct tm_core *core = l->core;
 	struct tm_pool *pool = tm_core_find_pool(core, l->pool_id.text);
 	bool again, extended;
+	uint64_t seen_usec;
 
 	if (l->sample)
 		core->sample_looks--;
@@ -698,8 +699,10 @@ static void look_done(void *arg)
 	if (pool->state == TM_POOL_ACTIVE) {
 		tm_pool_arm(pool);
 		if (again) {
+			/* The rest of a step is no event: what was seen once is long past. */
+			seen_usec = pool->look_again ? pool->look_again_seen_usec : 0;
 			pool->look_again = false;
-			tm_pool_look(pool, pool->look_again_seen_usec);
+			tm_pool_look(pool, seen_usec);
 		}
 	}
 	tm_pool_run_queue(pool);
