@@ -112,13 +112,39 @@ static void part_name(char name[TM_DM_NAME_SIZE], const struct tm_pool_record *p
 	tm_dm_name(name, part == TM_PART_DATA ? TM_ROLE_DATA : TM_ROLE_META, pool->name, NULL);
 }
 
+/* Which device a linear one lies on now. */
+static bool lies_on(struct tm_core *core, const char *name, unsigned int *ret_major,
+		    unsigned int *ret_minor)
+{
+	char type[32], params[64];
+
+	return tm_dm_line(core->dm, name, true, type, sizeof(type), NULL, params, sizeof(params),
+			  NULL) >= 0 &&
+	       strcmp(type, "linear") == 0 && sscanf(params, "%u:%u ", ret_major, ret_minor) == 2;
+}
+
 static int load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
 		       const struct tm_attachment *a, uint64_t bytes, struct tm_error *err)
 {
 	char name[TM_DM_NAME_SIZE], params[64];
 	struct tm_dm_target target = { .type = "linear", .params = params };
+	unsigned int major, minor;
+	struct tm_dm_info up;
 	int r;
 
+	part_name(name, pool, part);
+	/* A copy has the same name, but not what was written since. */
+	if (lies_on(core, name, &major, &minor) &&
+	    (major != a->segment.major || minor != a->segment.minor) &&
+	    tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &up, NULL) > 0 && up.live_table) {
+		r = tm_error_set(err, TM_ERR_BACKING_GONE, ESTALE,
+				 "The %s file in %s is not the one that pool %s is using.",
+				 part == TM_PART_DATA ? "data" : "metadata", pool->directory,
+				 pool->name);
+		tm_error_hint(err, "Put the pool's own file back, or unmount what hides it. "
+				   "Deactivate a pool before its files are moved.");
+		return r;
+	}
 	target.length_sectors = bytes / TM_SECTOR;
 	if (a->segment.length_sectors < target.length_sectors) {
 		r = tm_error_set(err, TM_ERR_BACKING_GONE, EIO,
@@ -132,7 +158,6 @@ static int load_linear(struct tm_core *core, const struct tm_pool_record *pool, 
 	}
 	(void)snprintf(params, sizeof(params), "%u:%u %" PRIu64, a->segment.major, a->segment.minor,
 		       a->segment.offset_sectors);
-	part_name(name, pool, part);
 	r = tm_dm_load(core->dm, name, &target, 1, false, err);
 	if (r < 0)
 		return r;
@@ -153,14 +178,12 @@ int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum t
 {
 	tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
 	unsigned int major = 0, minor = 0;
-	char name[TM_DM_NAME_SIZE], type[32], params[64];
+	char name[TM_DM_NAME_SIZE];
 	int r;
 
 	/* What the device lies on now saves a search through all loop devices. */
 	part_name(name, pool, part);
-	if (tm_dm_line(core->dm, name, true, type, sizeof(type), NULL, params, sizeof(params),
-		       NULL) < 0 ||
-	    strcmp(type, "linear") != 0 || sscanf(params, "%u:%u ", &major, &minor) != 2)
+	if (!lies_on(core, name, &major, &minor))
 		major = 0;
 	r = tm_backing_grow_attached(pool, part, bytes, major, minor, &a, err);
 	return r < 0 ? r : load_linear(core, pool, part, &a, bytes, err);
