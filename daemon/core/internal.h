@@ -82,6 +82,7 @@ struct tm_pool {
 	struct tm_op *running;
 	struct tm_queued_op *queue;
 	sd_event_source *retry_timer;
+	uint64_t close_look_usec; /* how long the last wait for a look near the mark was */
 
 	uint64_t generation;
 	struct tm_pool_view *view; /* published last; NULL: stale */

@@ -24,7 +24,9 @@
 /* A mark that should be half as high again as it is gets moved by a reload, at most this often. */
 #define REMARK_INTERVAL_USEC (60 * TM_USEC_PER_SEC)
 #define SAMPLE_KEEP_USEC     (600 * TM_USEC_PER_SEC)
-#define QUEUEING_RETRY_USEC  (5 * TM_USEC_PER_SEC)
+/* Near the mark metadata is looked at as often as it might reach it, but not more often. */
+#define CLOSE_LOOK_USEC     (100 * TM_USEC_PER_MSEC)
+#define QUEUEING_RETRY_USEC (5 * TM_USEC_PER_SEC)
 
 /* One space as the look sees it: copies in, findings out. */
 struct look_space {
@@ -303,7 +305,37 @@ static void retry_at(struct tm_pool *pool, uint64_t at_usec)
 		return;
 	}
 	(void)sd_event_add_time(pool->core->event, &pool->retry_timer, CLOCK_MONOTONIC, at_usec,
-				200 * TM_USEC_PER_MSEC, retry_look, pool);
+				20 * TM_USEC_PER_MSEC, retry_look, pool);
+}
+
+/*
+ * When to look at metadata before the next sample: 0: no need. The kernel speaks up late: it takes
+ * a reserve of its own (a tenth, at most 4 MiB) off what it tells to be free, but not off its mark
+ * (a quarter, at most 4 MiB), so of 40 MiB or more its only word is that nothing is left. So a look
+ * is due when the mark may be reached at the fastest rate seen; ever later while nothing grows.
+ */
+static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
+{
+	const uint64_t now = tm_now_monotonic_usec();
+	const uint64_t sample_usec = pool->record.policy.sample_seconds * TM_USEC_PER_SEC;
+	const uint64_t mark = l->metadata.plan.mark_blocks;
+	const uint64_t rate = tm_rate_get(&l->metadata.rate, now);
+	const bool grew = !pool->status_valid ||
+			  pool->status.metadata_used != l->last.metadata_used;
+	uint64_t room, ahead_usec;
+
+	if (l->last.failed || l->metadata.plan.verdict != TM_EXTEND_NOT_NEEDED || !rate ||
+	    !pool->record.policy.metadata.enabled ||
+	    l->last.metadata_total - l->last.metadata_used < mark)
+		return 0;
+	room = l->last.metadata_total - l->last.metadata_used - mark;
+	ahead_usec = tm_mul_div(tm_sat_mul(room, TM_METADATA_BLOCK), TM_USEC_PER_SEC, rate);
+	if (ahead_usec < CLOSE_LOOK_USEC)
+		ahead_usec = CLOSE_LOOK_USEC;
+	if (!grew && ahead_usec < 2 * pool->close_look_usec)
+		ahead_usec = 2 * pool->close_look_usec;
+	pool->close_look_usec = ahead_usec < sample_usec ? ahead_usec : sample_usec;
+	return ahead_usec < sample_usec ? now + ahead_usec : 0;
 }
 
 static char *packed(json_t *json)
@@ -604,8 +636,22 @@ static void samples_collected(struct tm_core *core)
 static void vanished(struct tm_pool *pool)
 {
 	struct tm_event_spec spec = { .type = TM_EVENT_POOL_VANISHED, .pool = pool };
+	const bool uncertain = pool->state == TM_POOL_UNCERTAIN;
+	char reason[sizeof(pool->state_reason)];
 
+	if (uncertain && !pool->status_valid)
+		return; /* it was not there before */
+	memcpy(reason, pool->state_reason, sizeof(reason));
 	tm_pool_observe(pool);
+	if (uncertain) { /* and no less so without its device */
+		pool->state = TM_POOL_UNCERTAIN;
+		memcpy(pool->state_reason, reason, sizeof(reason));
+		if (pool->status_valid)
+			return;
+		tm_record_event(pool->core, &spec, "The device of pool %s disappeared.",
+				pool->record.name);
+		return;
+	}
 	if (pool->state == TM_POOL_ACTIVE)
 		return;
 	(void)snprintf(pool->state_reason, sizeof(pool->state_reason),
@@ -624,6 +670,7 @@ static void settle(struct tm_pool *pool, struct look *l)
 		pool->record.low_water_bytes != l->record.low_water_bytes;
 	const bool grew = pool->record.data_bytes != l->record.data_bytes ||
 			  pool->record.metadata_bytes != l->record.metadata_bytes;
+	const uint64_t close_look = watch_metadata(pool, l);
 	uint64_t data_retry, meta_retry, retry;
 
 	tell_changes(pool, pool->status_valid ? &pool->status : NULL, low_water_before, &l->first,
@@ -654,6 +701,8 @@ static void settle(struct tm_pool *pool, struct look *l)
 	retry = !data_retry                              ? meta_retry
 		: !meta_retry || data_retry < meta_retry ? data_retry
 							 : meta_retry;
+	if (close_look && (!retry || close_look < retry))
+		retry = close_look;
 	if (retry)
 		retry_at(pool, retry);
 }
