@@ -4,6 +4,7 @@
  * of the way, until it has grown.
  *
  *     probe data|metadata POOL VOLUME SETTLE WINDOW LIMIT TRACE [CGROUP]
+ *     probe steadyPERCENT POOL VOLUME SETTLE WINDOW LIMIT TRACE [CGROUP]
  *     probe leaves POOL VOLUME 0 0 0 -      writes once what metadata rounds need in the volume
  *
  * POOL is the pool's device-mapper name, VOLUME a thin volume in it that only this program writes.
@@ -12,9 +13,12 @@
  * (at most LIMIT seconds later), another WINDOW seconds pass, so that what the manager does
  * afterwards is counted as well.
  *
- * No time is taken here: the kernel's own trace of the event and of the resume is what is measured
- * (TRACE, a tracing instance's directory, is emptied right before the write). On a machine with one
- * CPU a program that watched would take it from the manager: this one sleeps.
+ * steadyPERCENT uses metadata up block by block instead, eight in a second, and tells when PERCENT
+ * of it were used: what a manager does that no event wakes.
+ *
+ * Otherwise no time is taken here: the kernel's own trace of the event and of the resume is what is
+ * measured (TRACE, a tracing instance's directory, is emptied right before the write). On a machine
+ * with one CPU a program that watched would take it from the manager: this one sleeps.
  *
  * Prints one JSON object: CPU time of the whole system and of CGROUP, at rest and in the round.
  */
@@ -53,6 +57,7 @@ struct probe {
 	const char *pool;
 	const char *trace, *cgroup;
 	bool metadata;
+	unsigned int steady; /* percent; 0: cross the mark at once */
 	int volume;
 	unsigned char *buffer;
 	uint64_t block_bytes, mark_blocks, volume_bytes;
@@ -332,12 +337,30 @@ static uint64_t metadata_mark(uint64_t total)
 	return (total / 4 < 1024 ? total / 4 : 1024) - (total / 10 < 1024 ? total / 10 : 1024);
 }
 
+/* Use metadata slowly until the pool grows. Returns when the percentage was passed. */
+static uint64_t go_steadily(struct probe *p, uint64_t size)
+{
+	const uint64_t end = tm_now_monotonic_usec() + p->limit * TM_USEC_PER_SEC;
+	uint64_t passed = 0;
+
+	while (size_of(p) == size && tm_now_monotonic_usec() < end) {
+		struct tm_thin_pool_status s;
+
+		leave_metadata(p, metadata_free(p) - 1);
+		s = status(p);
+		if (!passed && s.metadata_used * 100 >= s.metadata_total * p->steady)
+			passed = tm_now_monotonic_usec();
+		rest_ms(125);
+	}
+	return passed;
+}
+
 static void run_round(struct probe *p)
 {
 	struct counters rest_from, rest_to, from, to;
-	uint64_t size, grown, longest_usec, end;
+	uint64_t size, grown, longest_usec = 0, end, passed = 0;
 	struct tm_thin_pool_status s;
-	unsigned int writes;
+	unsigned int writes = 0;
 	uint32_t event;
 
 	read_table(p);
@@ -355,7 +378,9 @@ static void run_round(struct probe *p)
 	read_table(p); /* a manager may move its mark */
 	size = size_of(p);
 	event = event_nr(p);
-	if (p->metadata) {
+	if (p->steady) {
+		/* from where it is */
+	} else if (p->metadata) {
 		leave_metadata(p, metadata_mark(size) + METADATA_DISTANCE);
 	} else {
 		leave_data(p, p->mark_blocks);
@@ -363,7 +388,10 @@ static void run_round(struct probe *p)
 	still(p, size, event);
 	empty_trace(p);
 	from = count(p);
-	writes = cross(p, size, event, &longest_usec);
+	if (p->steady)
+		passed = go_steadily(p, size);
+	else
+		writes = cross(p, size, event, &longest_usec);
 	end = tm_now_monotonic_usec() + p->limit * TM_USEC_PER_SEC;
 	do {
 		rest_ms(50);
@@ -373,9 +401,10 @@ static void run_round(struct probe *p)
 	to = count(p);
 	s = status(p);
 	printf("{\"from\": %" PRIu64 ", \"to\": %" PRIu64 ", \"used\": %" PRIu64
-	       ", \"mark\": %" PRIu64 ", \"writes\": %u, \"longest_write_ms\": %.3f",
+	       ", \"mark\": %" PRIu64
+	       ", \"passed_ms\": %.3f, \"writes\": %u, \"longest_write_ms\": %.3f",
 	       size, grown, p->metadata ? s.metadata_used : s.data_used,
-	       p->metadata ? metadata_mark(size) : p->mark_blocks, writes,
+	       p->metadata ? metadata_mark(size) : p->mark_blocks, (double)passed / 1e3, writes,
 	       (double)longest_usec / 1e3);
 	print_counters("rest", &rest_from, &rest_to);
 	print_counters("round", &from, &to);
@@ -392,11 +421,15 @@ int main(int argc, char **argv)
 	struct tm_error err = { 0 };
 
 	if (argc < 8 || argc > 9) {
-		(void)fprintf(stderr, "usage: probe data|metadata|leaves POOL VOLUME SETTLE WINDOW "
-				      "LIMIT TRACE [CGROUP]\n");
+		(void)fprintf(
+			stderr,
+			"usage: probe data|metadata|steadyPERCENT|leaves POOL VOLUME SETTLE WINDOW "
+			"LIMIT TRACE [CGROUP]\n");
 		return EXIT_FAILURE;
 	}
-	p.metadata = strcmp(argv[1], "metadata") == 0;
+	if (strncmp(argv[1], "steady", 6) == 0)
+		p.steady = (unsigned int)strtoul(argv[1] + 6, NULL, 10);
+	p.metadata = p.steady || strcmp(argv[1], "metadata") == 0;
 	p.pool = argv[2];
 	p.settle = (unsigned int)strtoul(argv[4], NULL, 10);
 	p.window = (unsigned int)strtoul(argv[5], NULL, 10);
