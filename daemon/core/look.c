@@ -638,24 +638,22 @@ static void vanished(struct tm_pool *pool)
 	struct tm_event_spec spec = { .type = TM_EVENT_POOL_VANISHED, .pool = pool };
 	const bool uncertain = pool->state == TM_POOL_UNCERTAIN;
 	char reason[sizeof(pool->state_reason)];
+	bool gone;
 
 	if (uncertain && !pool->status_valid)
 		return; /* it was not there before */
 	memcpy(reason, pool->state_reason, sizeof(reason));
 	tm_pool_observe(pool);
-	if (uncertain) { /* and no less so without its device */
+	gone = pool->state != TM_POOL_ACTIVE;
+	if (uncertain) { /* no less so without its device */
 		pool->state = TM_POOL_UNCERTAIN;
 		memcpy(pool->state_reason, reason, sizeof(reason));
-		if (pool->status_valid)
-			return;
-		tm_record_event(pool->core, &spec, "The device of pool %s disappeared.",
-				pool->record.name);
-		return;
+	} else if (gone) {
+		(void)snprintf(pool->state_reason, sizeof(pool->state_reason),
+			       "Its device was removed behind thinmgrd's back.");
 	}
-	if (pool->state == TM_POOL_ACTIVE)
+	if (!gone)
 		return;
-	(void)snprintf(pool->state_reason, sizeof(pool->state_reason),
-		       "Its device was removed behind thinmgrd's back.");
 	tm_record_event(pool->core, &spec, "The device of pool %s disappeared.", pool->record.name);
 }
 
