@@ -43,6 +43,11 @@ static int sample_tick(sd_event_source *source, uint64_t usec, void *userdata)
 	uint64_t next = now + 3600 * TM_USEC_PER_SEC;
 
 	(void)usec;
+	/* A look of the last round that hangs keeps nobody else's samples. */
+	if (core->n_samples) {
+		tm_record_samples(core, TM_TAKE(core->samples), core->n_samples);
+		core->n_samples = 0;
+	}
 	for (size_t i = 0; i < core->n_pools; i++) {
 		struct tm_pool *p = core->pools[i];
 		uint64_t every = p->record.policy.sample_seconds * TM_USEC_PER_SEC;
