@@ -160,7 +160,7 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 	struct tm_error err = { 0 };
 	struct tm_op *op = calloc(1, sizeof(*op));
 	struct tm_pool *pool;
-	bool raised = false, resized = false;
+	bool raised = false, resized = false, begun;
 
 	if (!op)
 		return;
@@ -175,7 +175,15 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 		tm_log(LOG_ERR, "Operation %s (%s) cannot be settled: its record cannot be read.",
 		       op->record.id.text, op->record.kind);
 		(void)tm_error_set(&op->error, TM_ERR_STORE, EINVAL, "Its record cannot be read.");
+		/* In its history it stays that pool's. */
+		op->pool.id = op->record.pool;
+		(void)snprintf(op->pool.name, sizeof(op->pool.name), "%s", op->record.pool_name);
+		pool = tm_core_find_pool(core, op->record.pool.text);
+		begun = op->record.status != TM_OP_QUEUED;
 		tm_op_execute(op); /* records the failure */
+		if (pool && begun) /* not known what was done */
+			mark_uncertain(pool,
+				       "An operation was cut off, and its record cannot be read.");
 		tm_op_free(op);
 		return;
 	}
