@@ -112,5 +112,5 @@ void tm_pool_arm(struct tm_pool *pool)
 	if (metadata)
 		a->metadata_bytes = pool->record.metadata_bytes + pool->metadata.want_reserve_bytes;
 	pool->arming = true;
-	tm_crew_run(core->urgent, arm_job, a);
+	tm_crew_run(core->arming, arm_job, a);
 }

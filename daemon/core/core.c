@@ -12,6 +12,7 @@
 #include "core/internal.h"
 
 #define URGENT_THREADS    4
+#define ARMING_THREADS    4
 #define SAMPLE_TICK_USEC  (5 * TM_USEC_PER_SEC)
 #define ROLLUP_EVERY_USEC (3600 * TM_USEC_PER_SEC)
 
@@ -110,6 +111,8 @@ int tm_core_new(sd_event *event, const struct tm_core_config *config, struct tm_
 	if (r >= 0)
 		r = tm_crew_new(URGENT_THREADS, "urgent", &core->urgent);
 	if (r >= 0)
+		r = tm_crew_new(ARMING_THREADS, "arming", &core->arming);
+	if (r >= 0)
 		r = tm_crew_new(1, "recorder", &core->recorder);
 	if (r < 0) {
 		(void)tm_error_set(err, TM_ERR_INTERNAL, -r, "Cannot start threads: %s.",
@@ -179,6 +182,7 @@ struct tm_core *tm_core_free(struct tm_core *core)
 	/* Threads end before what they use is taken away. */
 	core->workers = tm_crew_free(core->workers);
 	core->urgent = tm_crew_free(core->urgent);
+	core->arming = tm_crew_free(core->arming);
 	core->recorder = tm_crew_free(core->recorder);
 	core->mailbox = tm_mailbox_free(core->mailbox);
 	while (core->n_pools)

@@ -7,7 +7,7 @@
  *
  *   operations    on the crew `workers`, one per pool at a time  (operation.c, op-*.c)
  *   looks         on the crew `urgent`: read the status, decide, extend (look.c)
- *   arming        on the crew `urgent`: put the next step's space below (arm.c)
+ *   arming        on the crew `arming`: put the next step's space below (arm.c)
  *   the recorder  one thread: events, sizes, samples, in order   (recorder.c)
  */
 #ifndef TM_CORE_INTERNAL_H
@@ -119,7 +119,7 @@ struct tm_core {
 	struct tm_dm *dm;
 	struct tm_store *store;
 	struct tm_mailbox *mailbox;
-	struct tm_crew *workers, *urgent, *recorder;
+	struct tm_crew *workers, *urgent, *arming, *recorder;
 	atomic_bool stopping;
 	struct tm_fault fault; /* constant once started */
 
