@@ -655,6 +655,7 @@ def strike_all(t: tm.Case, chosen: list[Point], strike: Callable[[World, Point],
         verify_soon(t.scratch)
         w.tear_down()
         verify_soon(t.scratch)
+        w.daemon.stop()  # the next series has a daemon of its own
     if failed:
         raise tm.Failed(f"{len(failed)} of {len(chosen)} points failed: "
                         + ", ".join(map(str, failed)))
