@@ -26,6 +26,7 @@
 #define SAMPLE_KEEP_USEC     (600 * TM_USEC_PER_SEC)
 /* Near the mark metadata is looked at as often as it might reach it, but not more often. */
 #define CLOSE_LOOK_USEC     (100 * TM_USEC_PER_MSEC)
+#define NEAR_LOOK_USEC      (10 * TM_USEC_PER_SEC)
 #define QUEUEING_RETRY_USEC (5 * TM_USEC_PER_SEC)
 
 /* One space as the look sees it: copies in, findings out. */
@@ -312,12 +313,13 @@ static void retry_at(struct tm_pool *pool, uint64_t at_usec)
  * When to look at metadata before the next sample: 0: no need. The kernel speaks up late: it takes
  * a reserve of its own (a tenth, at most 4 MiB) off what it tells to be free, but not off its mark
  * (a quarter, at most 4 MiB), so of 40 MiB or more its only word is that nothing is left. So a look
- * is due when the mark may be reached at the fastest rate seen; ever later while nothing grows.
+ * is due when the mark may be reached at the fastest rate seen; ever later while nothing grows,
+ * but near the mark within ten seconds.
  */
 static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
 {
 	const uint64_t now = tm_now_monotonic_usec();
-	const uint64_t sample_usec = pool->record.policy.sample_seconds * TM_USEC_PER_SEC;
+	const uint64_t most_usec = pool->record.policy.sample_seconds * TM_USEC_PER_SEC;
 	const uint64_t mark = l->metadata.plan.mark_blocks;
 	const uint64_t rate = tm_rate_get(&l->metadata.rate, now);
 	const bool grew = !pool->status_valid ||
@@ -334,8 +336,10 @@ static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
 		ahead_usec = CLOSE_LOOK_USEC;
 	if (!grew && ahead_usec < 2 * pool->close_look_usec)
 		ahead_usec = 2 * pool->close_look_usec;
-	pool->close_look_usec = ahead_usec < sample_usec ? ahead_usec : sample_usec;
-	return ahead_usec < sample_usec ? now + ahead_usec : 0;
+	if (room < l->last.metadata_total / 8 && ahead_usec > NEAR_LOOK_USEC)
+		ahead_usec = NEAR_LOOK_USEC;
+	pool->close_look_usec = ahead_usec < most_usec ? ahead_usec : most_usec;
+	return ahead_usec < most_usec ? now + ahead_usec : 0;
 }
 
 static char *packed(json_t *json)
