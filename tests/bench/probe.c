@@ -47,6 +47,7 @@
 #define DATA_DISTANCE     8   /* blocks from the mark while the pool settles */
 #define METADATA_DISTANCE 14  /* more than the transaction of a message takes for a moment */
 #define SETTLE_PERCENT    69  /* of metadata used while the pool settles: below LVM2's threshold */
+#define STEADY_PERCENT    50  /* the same before it is used up slowly */
 #define LEAVES            24  /* mapping-tree leaves that a burst of writes touches */
 #define LEAF_BLOCKS       130 /* written in a row: a leaf of their own */
 
@@ -366,7 +367,10 @@ static void run_round(struct probe *p)
 	read_table(p);
 	if (p->metadata) {
 		s = status(p);
-		leave_metadata(p, s.metadata_total - s.metadata_total * SETTLE_PERCENT / 100);
+		leave_metadata(p, s.metadata_total -
+					  s.metadata_total *
+						  (p->steady ? STEADY_PERCENT : SETTLE_PERCENT) /
+						  100);
 	} else {
 		leave_data(p, p->mark_blocks + DATA_DISTANCE);
 	}

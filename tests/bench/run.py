@@ -158,9 +158,10 @@ def judge(kind: str, report: dict, marks: list[Mark], manager_ms: float | None) 
     larger = next((m for m in marks if m.name == f"larger_{space}"), None)
     if not larger or (kind != "steady" and not event):
         raise tm.Failed(f"the trace has no {'event' if larger else 'growth'}: {report}")
-    began = event.ms if event and kind != "steady" else report["passed_ms"]
     live = next(m for m in marks if m.name == "resumed" and m.pid == larger.pid
                 and m.ms >= larger.ms)
+    # Slow growth: no time at all where the pool was larger before the threshold was passed.
+    began = event.ms if event and kind != "steady" else report["passed_ms"] or live.ms
     rest, whole = report["rest"], report["round"]
     share = whole["seconds"] / rest["seconds"]
     inside = [m for m in marks if began <= m.ms <= live.ms]
@@ -357,7 +358,8 @@ def one_round(system: System, kind: str, phase: random.Random) -> Round:
     # LVM2's monitor also looks every ten seconds: meet it at any point of that.
     time.sleep(phase.random() * 10)
     way = f"steady{system.metadata_percent}" if kind == "steady" else kind
-    argv = [tool("probe"), way, system.pool, system.volume, str(SETTLE), str(WINDOW), str(LIMIT),
+    argv = [tool("probe"), way, system.pool, system.volume, str(SETTLE), str(WINDOW),
+            str(5 * LIMIT if kind == "steady" else LIMIT),
             str(TRACE)]
     if system.cgroup:
         argv.append(str(system.cgroup))
