@@ -24,8 +24,8 @@ struct tm_loop {
 int tm_loop_attach(int file_fd, const char *path, struct tm_loop *ret, struct tm_error *err);
 
 /*
- * The loop device with this number, if it is still on the file, made as large as the file: 1, and *ret
- * is filled; 0 when it is not; or a negative errno. Looks at no other.
+ * The loop device with this number, if it is still on the file, made as large as the file: 1, and
+ * *ret is filled; 0 when it is not; or a negative errno. Looks at no other.
  */
 int tm_loop_known(int file_fd, unsigned int major, unsigned int minor, struct tm_loop *ret);
 
