@@ -27,6 +27,8 @@
 #define RUN_DIRECTORY   "/run/thinmgr"
 #define STOP_CHECK_USEC (50 * TM_USEC_PER_MSEC)
 #define STOP_LIMIT_USEC (10 * TM_USEC_PER_SEC)
+/* Who waits for the service need not wait for one pool with a lot of metadata to be checked. */
+#define READY_LIMIT_USEC (60 * TM_USEC_PER_SEC)
 
 /* All that lives as long as the daemon; main owns it. */
 struct daemon {
@@ -37,7 +39,7 @@ struct daemon {
 	struct tm_core *core;
 	struct tm_http *http;
 	struct tm_bus *bus;
-	sd_event_source *stop_timer;
+	sd_event_source *stop_timer, *ready_timer;
 	uint64_t stop_began_usec;
 };
 
@@ -81,8 +83,14 @@ static int stop_check(sd_event_source *source, uint64_t usec, void *userdata)
 	const uint64_t now = tm_now_monotonic_usec();
 
 	(void)usec;
-	if (tm_core_idle(d->core))
-		return sd_event_exit(d->event, 0);
+	if (tm_core_idle(d->core)) {
+		if (!tm_core_raising(d->core))
+			return sd_event_exit(d->event, 0);
+		/* A check of metadata may take minutes; the next start begins it anew. */
+		tm_core_abandon(d->core);
+		(void)sd_notify(0, "STOPPING=1");
+		_exit(0);
+	}
 	if (now - d->stop_began_usec > STOP_LIMIT_USEC) {
 		tm_log(LOG_WARNING, "An operation does not end; the next start settles it.");
 		/* Threads may hang in the kernel: waiting for them would hang the stop as well. */
@@ -91,6 +99,29 @@ static int stop_check(sd_event_source *source, uint64_t usec, void *userdata)
 	}
 	(void)sd_event_source_set_time(source, now + STOP_CHECK_USEC);
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static void now_ready(struct daemon *d, const char *status)
+{
+	if (d->ready_timer) {
+		d->ready_timer = sd_event_source_disable_unref(d->ready_timer);
+		(void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+	} else {
+		(void)sd_notifyf(0, "STATUS=%s", status);
+	}
+}
+
+static void pools_up(void *userdata)
+{
+	now_ready(userdata, "Watching thin pools");
+}
+
+static int ready_late(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	now_ready(userdata, "Watching thin pools; some are still being brought up");
+	return 0;
 }
 
 static int on_stop(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
@@ -170,6 +201,7 @@ static void daemon_done(struct daemon *d)
 		tm_core_on_view(d->core, NULL, NULL);
 	d->bus = tm_bus_free(d->bus);
 	sd_event_source_disable_unref(d->stop_timer);
+	sd_event_source_disable_unref(d->ready_timer);
 	d->core = tm_core_free(d->core);
 	d->event = sd_event_unref(d->event);
 }
@@ -223,7 +255,14 @@ static int start(struct daemon *d)
 	r = sd_event_set_watchdog(d->event, true);
 	if (r < 0)
 		tm_log(LOG_WARNING, "The watchdog cannot be served: %s.", strerror(-r));
-	(void)sd_notify(0, "READY=1\nSTATUS=Watching thin pools");
+	(void)sd_notify(0, "STATUS=Bringing up thin pools");
+	r = sd_event_add_time_relative(d->event, &d->ready_timer, CLOCK_MONOTONIC, READY_LIMIT_USEC,
+				       TM_USEC_PER_SEC, ready_late, d);
+	if (r < 0) {
+		tm_log(LOG_ERR, "Cannot make a timer: %s.", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	tm_core_on_ready(d->core, pools_up, d);
 	r = sd_event_loop(d->event);
 	if (r < 0) {
 		tm_log(LOG_ERR, "The main loop failed: %s.", strerror(-r));

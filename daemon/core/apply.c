@@ -276,9 +276,10 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 		memcpy(pool->state_reason, why, sizeof(why));
 		tm_pool_touch(pool);
 	}
+	pool->left_suspended = pool->left_suspended || op->left_suspended;
 	if (pool->state == TM_POOL_ACTIVE) {
 		if (op->status_valid)
-			tm_pool_saw(pool, &op->status);
+			tm_pool_saw(pool, &op->status, op->backing_free_bytes);
 		pool->sample_due = true;
 		tm_pool_look(pool, 0);
 		tm_core_sample_soon(op->core);

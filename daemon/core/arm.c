@@ -6,6 +6,7 @@
  * mark.
  */
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,15 +16,18 @@
 #include "common/log.h"
 #include "core/internal.h"
 
-struct arm {
+enum { WAITING, WORKING, CALLED_OFF };
+
+struct tm_arm {
 	struct tm_core *core;
+	atomic_int state;
 	struct tm_pool_record record;
 	uint64_t data_bytes, metadata_bytes; /* to lie below; 0: leave it */
 	uint64_t data_usec, metadata_usec;
 	struct tm_error err;
 };
 
-static int lay(struct arm *a, enum tm_part part, uint64_t bytes, uint64_t *ret_usec)
+static int lay(struct tm_arm *a, enum tm_part part, uint64_t bytes, uint64_t *ret_usec)
 {
 	const uint64_t began = tm_now_monotonic_usec();
 	int r;
@@ -36,12 +40,12 @@ static int lay(struct arm *a, enum tm_part part, uint64_t bytes, uint64_t *ret_u
 
 static void arm_done(void *arg)
 {
-	struct arm *a = arg;
+	struct tm_arm *a = arg;
 	struct tm_core *core = a->core;
 	struct tm_pool *pool = tm_core_find_pool(core, a->record.id.text);
 
-	if (pool) {
-		pool->arming = false;
+	if (pool && pool->arming == a) {
+		pool->arming = NULL;
 		if (a->data_usec) {
 			tm_latency_add(&pool->data.arming, a->data_usec);
 			pool->record.data_reserve_bytes = a->data_bytes - pool->record.data_bytes;
@@ -77,14 +81,30 @@ static void arm_done(void *arg)
 
 static void arm_job(void *arg)
 {
-	struct arm *a = arg;
-	int r = 0;
+	struct tm_arm *a = arg;
+	int waiting = WAITING;
 
-	if (a->data_bytes)
-		r = lay(a, TM_PART_DATA, a->data_bytes, &a->data_usec);
-	if (r >= 0 && a->metadata_bytes)
+	if (!atomic_compare_exchange_strong(&a->state, &waiting, WORKING)) {
+		free(a);
+		return;
+	}
+	/* One that cannot be had keeps none from the other. */
+	if (a->metadata_bytes)
 		(void)lay(a, TM_PART_METADATA, a->metadata_bytes, &a->metadata_usec);
+	if (a->data_bytes)
+		(void)lay(a, TM_PART_DATA, a->data_bytes, &a->data_usec);
 	tm_mailbox_post(a->core->mailbox, arm_done, a);
+}
+
+bool tm_pool_call_off_arm(struct tm_pool *pool)
+{
+	int waiting = WAITING;
+
+	if (!pool->arming ||
+	    !atomic_compare_exchange_strong(&pool->arming->state, &waiting, CALLED_OFF))
+		return false;
+	pool->arming = NULL; /* the thread that comes upon it frees it */
+	return true;
 }
 
 void tm_pool_arm(struct tm_pool *pool)
@@ -93,7 +113,7 @@ void tm_pool_arm(struct tm_pool *pool)
 	const bool data = pool->data.want_reserve_bytes > pool->record.data_reserve_bytes;
 	const bool metadata = pool->metadata.want_reserve_bytes >
 			      pool->record.metadata_reserve_bytes;
-	struct arm *a;
+	struct tm_arm *a;
 
 	if (pool->arming || pool->looking || pool->state != TM_POOL_ACTIVE ||
 	    (!data && !metadata) || (pool->running && pool->running->type->stops_extension) ||
@@ -111,6 +131,6 @@ void tm_pool_arm(struct tm_pool *pool)
 		a->data_bytes = pool->record.data_bytes + pool->data.want_reserve_bytes;
 	if (metadata)
 		a->metadata_bytes = pool->record.metadata_bytes + pool->metadata.want_reserve_bytes;
-	pool->arming = true;
+	pool->arming = a;
 	tm_crew_run(core->arming, arm_job, a);
 }

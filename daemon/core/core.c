@@ -137,7 +137,6 @@ int tm_core_new(sd_event *event, const struct tm_core_config *config, struct tm_
 				   strerror(-r));
 		goto fail;
 	}
-	core->system.ready = true;
 	tm_core_publish(core);
 	(void)tm_watch_round(core->watch);
 	*ret = core;
@@ -169,6 +168,25 @@ bool tm_core_idle(const struct tm_core *core)
 	return true;
 }
 
+void tm_core_on_ready(struct tm_core *core, void (*fn)(void *userdata), void *userdata)
+{
+	core->on_ready = fn;
+	core->on_ready_userdata = userdata;
+	if (core->system.ready && fn)
+		fn(userdata);
+}
+
+void tm_core_abandon(struct tm_core *core)
+{
+	tm_record_flush(core);
+	core->recorder = tm_crew_free(core->recorder);
+}
+
+bool tm_core_raising(const struct tm_core *core)
+{
+	return core->n_raising > 0;
+}
+
 struct tm_core *tm_core_free(struct tm_core *core)
 {
 	if (!core)
@@ -176,10 +194,12 @@ struct tm_core *tm_core_free(struct tm_core *core)
 	atomic_store(&core->stopping, true);
 	core->watch = tm_watch_free(core->watch);
 	sd_event_source_disable_unref(core->sample_timer);
+	sd_event_source_disable_unref(core->late_timer);
 	if (core->recorder)
 		tm_record_flush(core);
 	sd_event_source_disable_unref(core->record_source);
 	/* Threads end before what they use is taken away. */
+	core->raisers = tm_crew_free(core->raisers);
 	core->workers = tm_crew_free(core->workers);
 	core->urgent = tm_crew_free(core->urgent);
 	core->arming = tm_crew_free(core->arming);

@@ -18,12 +18,19 @@ struct tm_core_config {
 /*
  * tm_core_new - bring everything up: kernel target, store, operations cut off by a crash, pools.
  *
- * Blocks until pools whose policy says so are active; then watching has begun. The
- * loop must be run afterwards. A pool that cannot be brought up does not fail the start: its
+ * Blocks until operations are settled and the pools that are up already are watched. The loop
+ * must be run afterwards: pools whose policy says so are brought up in the background, which may
+ * take long where metadata is large. A pool that cannot be brought up does not fail the start: its
  * state says why. Errors: the store cannot be used, no device-mapper.
  */
 int tm_core_new(sd_event *event, const struct tm_core_config *config, struct tm_core **ret,
 		struct tm_error *err);
+
+/* @fn is called once, on the main loop, when every pool that is to be up is up, or cannot be; at
+ * once when that is so already. At most one. */
+void tm_core_on_ready(struct tm_core *core, void (*fn)(void *userdata), void *userdata);
+/* Whether pools are still being brought up. */
+bool tm_core_raising(const struct tm_core *core);
 
 /* From a reload: what may change at run time. */
 void tm_core_reconfigure(struct tm_core *core, const struct tm_core_config *config);
@@ -34,6 +41,10 @@ void tm_core_reconfigure(struct tm_core *core, const struct tm_core_config *conf
  */
 void tm_core_stop(struct tm_core *core);
 bool tm_core_idle(const struct tm_core *core);
+
+/* The process is about to end without tm_core_free, because a thread would be waited for too long:
+ * write down what is known. */
+void tm_core_abandon(struct tm_core *core);
 
 struct tm_core *tm_core_free(struct tm_core *core);
 

@@ -76,9 +76,13 @@ struct tm_pool {
 
 	bool looking, look_again; /* a look is under way; another is asked for */
 	uint64_t look_again_seen_usec;
-	bool arming;
+	uint64_t look_began_usec; /* monotonic: of the one under way */
+	bool look_is_late;        /* it was told that it hangs */
+	bool left_suspended;      /* the kernel may have it suspended: the next look lets it go */
+	struct tm_arm *arming;    /* waiting for its turn, or at work */
 	struct tm_backoff arm_backoff;
 	bool sample_due; /* the next look is a sample, too */
+	bool raising;    /* being brought up at the daemon's start: its queue waits */
 	struct tm_op *running;
 	struct tm_queued_op *queue;
 	sd_event_source *retry_timer;
@@ -120,6 +124,10 @@ struct tm_core {
 	struct tm_store *store;
 	struct tm_mailbox *mailbox;
 	struct tm_crew *workers, *urgent, *arming, *recorder;
+	struct tm_crew *raisers; /* at the start only */
+	size_t n_raising;
+	void (*on_ready)(void *userdata);
+	void *on_ready_userdata;
 	atomic_bool stopping;
 	struct tm_fault fault; /* constant once started */
 
@@ -134,6 +142,8 @@ struct tm_core {
 
 	struct tm_watch *watch;
 	sd_event_source *sample_timer;
+	sd_event_source *late_timer; /* are there looks that hang? */
+	size_t n_looking;
 	uint64_t rolled_up_usec;        /* monotonic */
 	struct tm_pool_sample *samples; /* collected, to be recorded together */
 	size_t n_samples, sample_looks; /* looks that will still add one */
@@ -201,8 +211,11 @@ void tm_record_flush(struct tm_core *core);
 void tm_pool_look(struct tm_pool *pool,
 		  uint64_t seen_usec); /* seen_usec: when the event was seen; 0: no event */
 /* Take a status read elsewhere, while no look was under way, and tell what changed. */
-void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status);
+void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status,
+		 uint64_t backing_free_bytes);
 void tm_pool_arm(struct tm_pool *pool);
+/* Whether there was an arming that had not begun: it is no more, and a look may go first. */
+bool tm_pool_call_off_arm(struct tm_pool *pool);
 
 /* queue.c: an operation's way from durable row to end */
 int tm_core_enlist(struct tm_core *core, struct tm_op *op,
@@ -242,11 +255,21 @@ int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum t
 		 uint64_t bytes, struct tm_error *err);
 int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, uint64_t data_bytes,
 		       uint64_t low_water_bytes, struct tm_error *err);
+/*
+ * Make the pool's loaded table live. Where the kernel refuses it the pool goes on with the one it
+ * had, @former; *ret_suspended: not even that, and its volumes stand still until somebody calls
+ * tm_parts_let_go.
+ */
+int tm_parts_switch_pool(struct tm_core *core, const struct tm_pool_record *former,
+			 bool *ret_suspended, struct tm_error *err);
+/* Resume the pool if it is suspended, with the table it has or that of @pool. */
+int tm_parts_let_go(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err);
 int tm_parts_status(struct tm_core *core, const char *pool_name, struct tm_thin_pool_status *ret,
 		    uint64_t *ret_table_bytes, struct tm_error *err);
-/* The status of a pool that is up: false when it is not, or cannot be read. */
+/* The status of a pool that is up, and what its file system has free (0: not known): false when
+ * it is not up, or cannot be read. */
 bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
-		  struct tm_thin_pool_status *ret);
+		  struct tm_thin_pool_status *ret, uint64_t *ret_backing_free_bytes);
 int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			     const struct tm_volume_record *volume, struct tm_error *err);
 /* As tm_parts_ours; but gives who only looks at a device (udev does, after each change) a second to
@@ -313,8 +336,10 @@ int tm_system_no_space_timeout(void);
 /* core.c: a pool came up or its policy changed: the sample timer may sleep too long. */
 void tm_core_sample_soon(struct tm_core *core);
 
-/* startup.c */
+/* startup.c: pools that have to be brought up come up in the background, once the loop runs */
 int tm_core_restore(struct tm_core *core, struct tm_error *err);
+/* Tell, once, that the start is over. */
+void tm_core_now_ready(struct tm_core *core);
 
 /* fault.c */
 void tm_fault_read(struct tm_fault *fault, const char *text);

@@ -28,6 +28,8 @@
 #define CLOSE_LOOK_USEC     (100 * TM_USEC_PER_MSEC)
 #define NEAR_LOOK_USEC      (10 * TM_USEC_PER_SEC)
 #define QUEUEING_RETRY_USEC (5 * TM_USEC_PER_SEC)
+/* One that takes longer is told of. */
+#define LATE_USEC (5 * TM_USEC_PER_SEC)
 
 /* One space as the look sees it: copies in, findings out. */
 struct look_space {
@@ -45,6 +47,7 @@ struct look {
 	struct tm_pool_record record;
 	uint64_t seen_usec; /* 0: no event */
 	bool sample, may_remark;
+	bool let_go, left_suspended; /* to be resumed first; and what became of it */
 	struct look_space data, metadata;
 
 	bool first_valid;
@@ -145,15 +148,11 @@ static void take_sizes(struct look *l)
 
 static int reload(struct look *l, uint64_t data_bytes, uint64_t mark_bytes)
 {
-	char name[TM_DM_NAME_SIZE];
 	int r;
 
 	r = tm_parts_load_pool(l->core, &l->record, data_bytes, mark_bytes, &l->extend_error);
-	if (r < 0)
-		return r;
-	tm_dm_name(name, TM_ROLE_POOL, l->record.name, NULL);
-	r = tm_dm_resume(l->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN,
-			 &l->extend_error);
+	if (r >= 0)
+		r = tm_parts_switch_pool(l->core, &l->record, &l->left_suspended, &l->extend_error);
 	if (r < 0)
 		return r;
 	l->record.low_water_bytes = mark_bytes;
@@ -252,6 +251,7 @@ static void sample_volumes(struct look *l)
 }
 
 static void look_done(void *arg);
+static void watch_lateness(struct tm_core *core, uint64_t at_usec);
 
 static void look_job(void *arg)
 {
@@ -260,6 +260,11 @@ static void look_job(void *arg)
 	const uint64_t began = tm_now_monotonic_usec();
 	int r;
 
+	if (l->let_go && tm_parts_let_go(l->core, p, &l->error) < 0) {
+		l->left_suspended = true;
+		tm_mailbox_post(l->core->mailbox, look_done, l);
+		return;
+	}
 	r = tm_parts_status(l->core, p->name, &l->first, NULL, &l->error);
 	if (r < 0) {
 		l->vanished = r == -ENXIO || r == -ENODATA;
@@ -307,6 +312,18 @@ static void retry_at(struct tm_pool *pool, uint64_t at_usec)
 	}
 	(void)sd_event_add_time(pool->core->event, &pool->retry_timer, CLOCK_MONOTONIC, at_usec,
 				20 * TM_USEC_PER_MSEC, retry_look, pool);
+}
+
+/* Not later than that. */
+static void retry_by(struct tm_pool *pool, uint64_t at_usec)
+{
+	uint64_t set;
+	int on;
+
+	if (pool->retry_timer && sd_event_source_get_enabled(pool->retry_timer, &on) > 0 &&
+	    sd_event_source_get_time(pool->retry_timer, &set) >= 0 && set <= at_usec)
+		return;
+	retry_at(pool, at_usec);
 }
 
 /*
@@ -470,7 +487,8 @@ static void tell_changes(struct tm_pool *pool, const struct tm_thin_pool_status 
 	follow_queueing(pool, now, c);
 }
 
-void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status)
+void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status,
+		 uint64_t backing_free_bytes)
 {
 	const uint64_t mark = pool->record.low_water_bytes;
 
@@ -478,7 +496,7 @@ void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status)
 	pool->status = *status;
 	pool->status_valid = true;
 	pool->status_usec = tm_now_realtime_usec();
-	(void)tm_backing_free_bytes(&pool->record, &pool->backing_free_bytes, NULL);
+	pool->backing_free_bytes = backing_free_bytes;
 	tm_pool_touch(pool);
 }
 
@@ -714,17 +732,23 @@ static void look_done(void *arg)
 	struct look *l = arg;
 	struct tm_core *core = l->core;
 	struct tm_pool *pool = tm_core_find_pool(core, l->pool_id.text);
-	bool again, extended;
+	bool again, extended, failed;
 	uint64_t seen_usec;
 
 	if (l->sample)
 		core->sample_looks--;
+	core->n_looking--;
+	if (!core->n_looking && core->late_timer)
+		(void)sd_event_source_set_enabled(core->late_timer, SD_EVENT_OFF);
 	if (!pool) {
 		look_free(l);
 		samples_collected(core);
 		return;
 	}
-	pool->looking = false;
+	pool->looking = pool->look_is_late = false;
+	if (l->let_go && !l->left_suspended)
+		tm_log(LOG_NOTICE, "Pool %s goes on.", pool->record.name);
+	pool->left_suspended = l->left_suspended;
 	if (l->first_valid) {
 		settle(pool, l);
 		if (l->sample)
@@ -737,6 +761,7 @@ static void look_done(void *arg)
 		tm_log_fields(LOG_WARNING, &fields, "Pool %s could not be looked at: %s",
 			      pool->record.name, l->error.detail);
 	}
+	failed = !l->first_valid && !l->vanished;
 	extended = l->data.to_bytes > l->data.from_bytes;
 	/* A step that was cut to what lay armed is followed by the rest. */
 	again = pool->look_again ||
@@ -747,6 +772,8 @@ static void look_done(void *arg)
 							   pool->record.block_bytes);
 	look_free(l);
 	samples_collected(core);
+	if (pool->left_suspended || (failed && pool->queueing_since_usec))
+		retry_by(pool, tm_now_monotonic_usec() + QUEUEING_RETRY_USEC);
 	if (pool->state == TM_POOL_ACTIVE) {
 		tm_pool_arm(pool);
 		if (again) {
@@ -759,6 +786,47 @@ static void look_done(void *arg)
 	tm_pool_run_queue(pool);
 }
 
+/*
+ * A look hangs when the kernel's suspend does: the pool waits for I/O that nobody answers. Its
+ * thread is lost to the others for that long, so they get another one.
+ */
+static int find_late(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct tm_core *core = userdata;
+	const uint64_t now = tm_now_monotonic_usec();
+
+	(void)source;
+	(void)usec;
+	for (size_t i = 0; i < core->n_pools; i++) {
+		struct tm_pool *pool = core->pools[i];
+		struct tm_log_fields fields = { .pool = pool->record.name };
+
+		if (!pool->looking || pool->look_is_late || now - pool->look_began_usec < LATE_USEC)
+			continue;
+		pool->look_is_late = true;
+		tm_log_fields(LOG_WARNING, &fields,
+			      "Looking at pool %s has taken %" PRIu64
+			      " s so far: the kernel does not answer. It is not extended until "
+			      "then; the kernel log (journalctl -k) may say what it waits for.",
+			      pool->record.name, (now - pool->look_began_usec) / TM_USEC_PER_SEC);
+		if (tm_crew_grow(core->urgent) < 0)
+			tm_log(LOG_ERR, "There is no further thread to look at pools.");
+	}
+	watch_lateness(core, now + LATE_USEC);
+	return 0;
+}
+
+static void watch_lateness(struct tm_core *core, uint64_t at_usec)
+{
+	if (core->late_timer) {
+		(void)sd_event_source_set_time(core->late_timer, at_usec);
+		(void)sd_event_source_set_enabled(core->late_timer, SD_EVENT_ONESHOT);
+		return;
+	}
+	(void)sd_event_add_time(core->event, &core->late_timer, CLOCK_MONOTONIC, at_usec,
+				TM_USEC_PER_SEC, find_late, core);
+}
+
 void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 {
 	struct tm_core *core = pool->core;
@@ -768,7 +836,7 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 
 	if (pool->state != TM_POOL_ACTIVE && pool->state != TM_POOL_UNCERTAIN)
 		return;
-	if (pool->looking || pool->arming ||
+	if (pool->looking || (pool->arming && !tm_pool_call_off_arm(pool)) ||
 	    (pool->running && pool->running->type->stops_extension)) {
 		if (!pool->look_again || !pool->look_again_seen_usec)
 			pool->look_again_seen_usec = seen_usec;
@@ -812,6 +880,14 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 		}
 		l->n_volumes = n;
 	}
+	l->let_go = pool->left_suspended;
 	pool->looking = true;
-	tm_crew_run(core->urgent, look_job, l);
+	pool->look_began_usec = now;
+	if (core->n_looking++ == 0)
+		watch_lateness(core, now + LATE_USEC);
+	/* What the kernel spoke up for goes before what is only looked at. */
+	if (seen_usec)
+		tm_crew_run_first(core->urgent, look_job, l);
+	else
+		tm_crew_run(core->urgent, look_job, l);
 }

@@ -46,6 +46,18 @@ static void queue_put(struct queue *q, tm_job_fn fn, void *arg)
 	q->tail = &l->next;
 }
 
+static void queue_put_first(struct queue *q, tm_job_fn fn, void *arg)
+{
+	struct letter *rest = q->head, **end = q->tail;
+
+	queue_init(q);
+	queue_put(q, fn, arg);
+	if (rest) {
+		q->head->next = rest;
+		q->tail = end;
+	}
+}
+
 static struct letter *queue_take(struct queue *q)
 {
 	struct letter *l = q->head;
@@ -148,7 +160,8 @@ struct tm_crew {
 	pthread_cond_t wake;
 	struct queue queue; /* under lock */
 	bool ending;        /* under lock */
-	unsigned int n_threads;
+	const char *name;
+	unsigned int n_threads, most_threads;
 	pthread_t threads[];
 };
 
@@ -171,9 +184,20 @@ static void *crew_member(void *arg)
 	}
 }
 
+static int add_thread(struct tm_crew *c)
+{
+	int r = pthread_create(&c->threads[c->n_threads], NULL, crew_member, c);
+
+	if (r)
+		return -r;
+	(void)pthread_setname_np(c->threads[c->n_threads++], c->name);
+	return 0;
+}
+
 int tm_crew_new(unsigned int threads, const char *name, struct tm_crew **ret)
 {
-	struct tm_crew *c = calloc(1, sizeof(*c) + threads * sizeof(c->threads[0]));
+	const unsigned int most = threads + TM_CREW_SPARE;
+	struct tm_crew *c = calloc(1, sizeof(*c) + most * sizeof(c->threads[0]));
 	int r;
 
 	if (!c)
@@ -181,17 +205,22 @@ int tm_crew_new(unsigned int threads, const char *name, struct tm_crew **ret)
 	(void)pthread_mutex_init(&c->lock, NULL);
 	(void)pthread_cond_init(&c->wake, NULL);
 	queue_init(&c->queue);
+	c->name = name;
+	c->most_threads = most;
 	for (unsigned int i = 0; i < threads; i++) {
-		r = pthread_create(&c->threads[i], NULL, crew_member, c);
-		if (r) {
+		r = add_thread(c);
+		if (r < 0) {
 			tm_crew_free(c);
-			return -r;
+			return r;
 		}
-		(void)pthread_setname_np(c->threads[i], name);
-		c->n_threads++;
 	}
 	*ret = c;
 	return 0;
+}
+
+int tm_crew_grow(struct tm_crew *c)
+{
+	return c->n_threads < c->most_threads ? add_thread(c) : -EAGAIN;
 }
 
 struct tm_crew *tm_crew_free(struct tm_crew *c)
@@ -215,5 +244,12 @@ void tm_crew_run(struct tm_crew *c, tm_job_fn fn, void *arg)
 {
 	TM_LOCK_SCOPE(&c->lock);
 	queue_put(&c->queue, fn, arg);
+	(void)pthread_cond_signal(&c->wake);
+}
+
+void tm_crew_run_first(struct tm_crew *c, tm_job_fn fn, void *arg)
+{
+	TM_LOCK_SCOPE(&c->lock);
+	queue_put_first(&c->queue, fn, arg);
 	(void)pthread_cond_signal(&c->wake);
 }

@@ -29,5 +29,11 @@ int tm_crew_new(unsigned int threads, const char *name, struct tm_crew **ret);
 struct tm_crew *tm_crew_free(struct tm_crew *crew);
 /* Any thread. */
 void tm_crew_run(struct tm_crew *crew, tm_job_fn fn, void *arg);
+/* The same, before all jobs that wait. */
+void tm_crew_run_first(struct tm_crew *crew, tm_job_fn fn, void *arg);
+/* One more thread, in place of one that hangs; main loop only. 0, or -EAGAIN when it has
+ * TM_CREW_SPARE more than it began with, or what pthread_create says. */
+int tm_crew_grow(struct tm_crew *crew);
+#define TM_CREW_SPARE 60
 
 #endif

@@ -534,7 +534,6 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 {
 	struct tm_pool_record next = op->pool, *p = &next;
 	struct tm_thin_pool_status status;
-	char name[TM_DM_NAME_SIZE];
 	uint64_t under, mark;
 	int r;
 
@@ -565,9 +564,7 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 	r = tm_parts_load_pool(op->core, p, p->data_bytes, p->low_water_bytes, err);
 	if (r < 0)
 		return r;
-	tm_dm_name(name, TM_ROLE_POOL, p->name, NULL);
-	r = tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN,
-			 err);
+	r = tm_parts_switch_pool(op->core, &op->pool, &op->left_suspended, err);
 	if (r < 0)
 		return r;
 	/* A resume succeeds even where the kernel refused to grow: look. */
@@ -628,7 +625,6 @@ static int policy_record(struct tm_op *op, struct tm_error *err)
 static int policy_reload(struct tm_op *op, struct tm_error *err)
 {
 	struct tm_dm_info info;
-	char name[TM_DM_NAME_SIZE];
 	int r;
 
 	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_POOL, NULL, &info, err);
@@ -636,11 +632,7 @@ static int policy_reload(struct tm_op *op, struct tm_error *err)
 		return r;
 	r = tm_parts_load_pool(op->core, &op->pool, op->pool.data_bytes, op->pool.low_water_bytes,
 			       err);
-	if (r < 0)
-		return r;
-	tm_dm_name(name, TM_ROLE_POOL, op->pool.name, NULL);
-	return tm_dm_resume(op->core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN,
-			    err);
+	return r < 0 ? r : tm_parts_switch_pool(op->core, &op->pool, &op->left_suspended, err);
 }
 
 static const struct tm_step policy_steps[] = {

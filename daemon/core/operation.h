@@ -64,10 +64,12 @@ struct tm_op {
 	bool pool_was_active; /* its device was there: undoing leaves it */
 	bool recovering;      /* after a restart */
 	bool direct_io;       /* what attaching found out */
+	bool left_suspended;  /* the pool could not be resumed */
 
 	/* The pool in the kernel when it had ended; only of one that stops extension. */
 	bool status_valid;
 	struct tm_thin_pool_status status;
+	uint64_t backing_free_bytes;
 
 	struct tm_error error;
 	bool committed; /* the point of no return is behind */

@@ -304,6 +304,59 @@ int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, 
 	return tm_dm_load(core->dm, name, &target, 1, false, err);
 }
 
+int tm_parts_let_go(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err)
+{
+	struct tm_thin_pool_status status;
+	char name[TM_DM_NAME_SIZE];
+	uint64_t bytes = pool->data_bytes;
+	struct tm_dm_info info;
+	int r;
+
+	r = tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &info, err);
+	if (r <= 0 || !info.suspended || !info.live_table)
+		return r < 0 ? r : 0;
+	tm_dm_name(name, TM_ROLE_POOL, pool->name, NULL);
+	if (info.inactive_table)
+		(void)tm_dm_clear(core->dm, name, NULL);
+	r = tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, NULL);
+	if (r >= 0)
+		return 0;
+	/* What is live is the table that was refused. No shorter one fits what is in use. */
+	if (tm_parts_status(core, pool->name, &status, NULL, NULL) >= 0 && !status.failed &&
+	    tm_sat_mul(status.data_total, pool->block_bytes) > bytes)
+		bytes = tm_sat_mul(status.data_total, pool->block_bytes);
+	r = tm_parts_load_pool(core, pool, bytes, pool->low_water_bytes, err);
+	if (r < 0)
+		return r;
+	return tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
+}
+
+int tm_parts_switch_pool(struct tm_core *core, const struct tm_pool_record *former,
+			 bool *ret_suspended, struct tm_error *err)
+{
+	struct tm_log_fields fields = { .pool = former->name };
+	struct tm_error local = { 0 };
+	char name[TM_DM_NAME_SIZE];
+	int r;
+
+	*ret_suspended = false;
+	tm_dm_name(name, TM_ROLE_POOL, former->name, NULL);
+	r = tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
+	if (r >= 0)
+		return 0;
+	if (err && !err->hint[0])
+		tm_error_hint(err, "The kernel log says why (journalctl -k).");
+	if (tm_parts_let_go(core, former, &local) < 0) {
+		*ret_suspended = true;
+		fields.error = &local;
+		tm_log_fields(LOG_CRIT, &fields,
+			      "Pool %s is left suspended, its volumes stand still: %s This is "
+			      "tried again every few seconds.",
+			      former->name, local.detail);
+	}
+	return r;
+}
+
 int tm_parts_status(struct tm_core *core, const char *pool_name, struct tm_thin_pool_status *ret,
 		    uint64_t *ret_table_bytes, struct tm_error *err)
 {
@@ -326,10 +379,12 @@ int tm_parts_status(struct tm_core *core, const char *pool_name, struct tm_thin_
 }
 
 bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
-		  struct tm_thin_pool_status *ret)
+		  struct tm_thin_pool_status *ret, uint64_t *ret_backing_free_bytes)
 {
 	struct tm_dm_info info;
 
+	*ret_backing_free_bytes = 0;
+	(void)tm_backing_free_bytes(pool, ret_backing_free_bytes, NULL);
 	return pool->name[0] && tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
 	       info.live_table && tm_parts_status(core, pool->name, ret, NULL, NULL) >= 0;
 }

@@ -187,7 +187,8 @@ static void op_job(void *arg)
 	tm_op_execute(op);
 	/* Who waited for it is to see how the pool is now, not how it was before. */
 	if (op->type->stops_extension)
-		op->status_valid = tm_parts_saw(op->core, &op->pool, &op->status);
+		op->status_valid = tm_parts_saw(op->core, &op->pool, &op->status,
+						&op->backing_free_bytes);
 	tm_mailbox_post(op->core->mailbox, op_ended, op);
 }
 
@@ -210,9 +211,10 @@ void tm_pool_run_queue(struct tm_pool *pool)
 	struct tm_core *core = pool->core;
 	struct tm_op *op;
 
-	if (pool->running || !pool->queue)
+	if (pool->running || pool->raising || !pool->queue)
 		return;
-	if (pool->queue->op->type->stops_extension && (pool->looking || pool->arming))
+	if (pool->queue->op->type->stops_extension &&
+	    (pool->looking || (pool->arming && !tm_pool_call_off_arm(pool))))
 		return; /* its end comes back here */
 	op = take(&pool->queue, pool);
 	pool->running = op;

@@ -15,6 +15,9 @@
 #include "common/log.h"
 #include "core/internal.h"
 
+/* Checking metadata is bound by the processor. */
+#define RAISING_THREADS 4
+
 /* A suspended volume is a frozen file system: nothing comes before resuming it. */
 static void resume_suspended(struct tm_core *core)
 {
@@ -79,70 +82,109 @@ static bool same_sizes(const struct tm_pool_record *a, const struct tm_pool_reco
 	       a->low_water_bytes == b->low_water_bytes;
 }
 
-/*
- * Bring a pool's devices up as its record says, without journal: idempotent, and observed
- * afterwards. *ret_resized: its sizes are others now, and the main loop has to record them.
- */
-static int raise_pool(struct tm_core *core, struct tm_pool *pool, bool volumes, bool *ret_resized,
-		      struct tm_error *err)
-{
-	struct tm_pool_record record = pool->record;
+/* What bringing a pool up works on: copies, for a thread that owns no pool. */
+struct raising {
+	struct tm_core *core;
+	struct tm_pool_record record;
+	struct tm_volume_record *volumes; /* owned */
+	size_t n_volumes;
+	struct tm_error err;
+	bool there;     /* its device was up already */
+	bool direct_io; /* out, like what follows */
 	struct tm_thin_pool_status status;
+	bool status_valid;
+	uint64_t backing_free_bytes;
+	int r;
+};
+
+/* Bring the pool's device up as its record says, without journal: idempotent. */
+static int raise_device(struct raising *x)
+{
+	struct tm_core *core = x->core;
+	struct tm_error *err = &x->err;
 	struct tm_dm_info info;
 	int r;
 
-	r = tm_parts_ours(core, &record, TM_ROLE_POOL, NULL, &info, err);
+	r = tm_parts_ours(core, &x->record, TM_ROLE_POOL, NULL, &info, err);
 	if (r < 0)
 		return r;
-	if (r == 0 || !info.live_table) {
-		r = tm_parts_check_metadata(core, &record, err);
+	x->there = r > 0 && info.live_table;
+	if (!x->there) {
+		r = tm_parts_check_metadata(core, &x->record, err);
 		if (r >= 0)
-			r = tm_parts_learn_sizes(&record, err);
+			r = tm_parts_learn_sizes(&x->record, err);
 		if (r >= 0)
-			r = tm_parts_attach(core, &record, &pool->direct_io, err);
+			r = tm_parts_attach(core, &x->record, &x->direct_io, err);
 	} else {
 		tm_cleanup(tm_attachment_done) struct tm_attachment a = { .fd = -1 };
 
-		if (tm_backing_attach(&record, TM_PART_DATA, &a, NULL) >= 0)
-			pool->direct_io = a.direct_io;
+		if (tm_backing_attach(&x->record, TM_PART_DATA, &a, NULL) >= 0)
+			x->direct_io = a.direct_io;
 	}
 	if (r >= 0)
-		r = tm_parts_start_pool(core, &record, err);
+		r = tm_parts_start_pool(core, &x->record, err);
 	if (r >= 0)
-		r = tm_parts_status(core, record.name, &status, NULL, err);
-	if (r < 0)
-		return r;
-	if (!same_sizes(&pool->record, &record)) {
-		pool->record = record;
-		*ret_resized = true;
-	}
+		r = tm_parts_status(core, x->record.name, &x->status, NULL, err);
+	x->status_valid = r >= 0;
+	return r;
+}
+
+/* And its volumes. */
+static int raise_volumes(struct raising *x)
+{
+	int r;
+
 	/* Operations are settled by now: what still differs is somebody else's doing. */
-	if (volumes && status.transaction_id != record.transaction_id) {
-		r = tm_error_set(err, TM_ERR_WRONG_STATE, ESTALE,
+	if (x->status.transaction_id != x->record.transaction_id) {
+		r = tm_error_set(&x->err, TM_ERR_WRONG_STATE, ESTALE,
 				 "The metadata of pool %s is at transaction %" PRIu64
 				 ", the record at %" PRIu64 ": they do not belong together.",
-				 record.name, status.transaction_id, record.transaction_id);
+				 x->record.name, x->status.transaction_id,
+				 x->record.transaction_id);
 		tm_error_hint(
-			err,
+			&x->err,
 			"Nothing was changed. Bring back the metadata or the record that fits.");
 		return r;
 	}
-	for (size_t i = 0; volumes && i < pool->n_volumes; i++) {
+	for (size_t i = 0; i < x->n_volumes; i++) {
+		const struct tm_volume_record *v = &x->volumes[i];
 		struct tm_error local = { 0 };
+		struct tm_log_fields fields = { .pool = x->record.name,
+						.volume = v->name,
+						.error = &local };
 
-		if (!pool->volumes[i].record.active)
-			continue;
 		/* One volume that does not come is no reason to keep the others down. */
-		if (tm_parts_activate_volume(core, &record, &pool->volumes[i].record, &local) < 0) {
-			struct tm_log_fields fields = { .pool = record.name,
-							.volume = pool->volumes[i].record.name,
-							.error = &local };
-
+		if (v->active && !atomic_load(&x->core->stopping) &&
+		    tm_parts_activate_volume(x->core, &x->record, v, &local) < 0)
 			tm_log_fields(LOG_ERR, &fields, "Volume %s/%s could not be activated: %s",
-				      record.name, pool->volumes[i].record.name, local.detail);
-		}
+				      x->record.name, v->name, local.detail);
 	}
 	return 0;
+}
+
+static bool copy_pool(struct raising *x, const struct tm_pool *pool)
+{
+	x->core = pool->core;
+	x->record = pool->record;
+	x->volumes = calloc(pool->n_volumes ? pool->n_volumes : 1, sizeof(*x->volumes));
+	if (!x->volumes)
+		return false;
+	for (size_t i = 0; i < pool->n_volumes; i++)
+		x->volumes[i] = pool->volumes[i].record;
+	x->n_volumes = pool->n_volumes;
+	return true;
+}
+
+/* The sizes found, which may be larger than those recorded. */
+static void take_raised(struct tm_pool *pool, const struct raising *x)
+{
+	const bool resized = !same_sizes(&pool->record, &x->record);
+
+	pool->direct_io = x->direct_io;
+	if (!x->status_valid || !resized)
+		return;
+	pool->record = x->record;
+	tm_record_sizes(pool->core, pool, false);
 }
 
 static void mark_uncertain(struct tm_pool *pool, const char *why)
@@ -160,7 +202,7 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 	struct tm_error err = { 0 };
 	struct tm_op *op = calloc(1, sizeof(*op));
 	struct tm_pool *pool;
-	bool raised = false, resized = false, begun;
+	bool raised = false, begun;
 
 	if (!op)
 		return;
@@ -206,23 +248,18 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 			op->volumes[i] = pool->volumes[i].record;
 		/* One whose turn had not come has nothing to be settled. */
 		if (op->type->needs_pool_up && op->record.status != TM_OP_QUEUED) {
-			struct tm_dm_info info;
-			const bool was_up = tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL,
-							  &info, NULL) > 0 &&
-					    info.live_table;
-			int r;
+			struct raising x = { .core = core, .record = pool->record };
+			int r = raise_device(&x);
 
-			r = raise_pool(core, pool, false, &resized, &err);
-			if (resized)
-				tm_record_sizes(core, pool, false);
+			take_raised(pool, &x);
 			if (r < 0) {
-				mark_uncertain(pool, err.detail);
+				mark_uncertain(pool, x.err.detail);
 				tm_log(LOG_ERR, "Operation %s on pool %s waits: %s",
-				       op->record.kind, pool->record.name, err.detail);
+				       op->record.kind, pool->record.name, x.err.detail);
 				tm_op_free(op);
 				return;
 			}
-			raised = !was_up;
+			raised = !x.there;
 		}
 	}
 	tm_log(LOG_NOTICE, "Operation %s on pool %s was cut off in step %s; settling it.",
@@ -265,84 +302,150 @@ static void drop_pools(struct tm_core *core)
 		tm_core_remove_pool(core, core->pools[core->n_pools - 1]);
 }
 
-struct raising {
-	struct tm_core *core;
-	struct tm_pool *pool;
-	struct tm_error err;
-	bool there;   /* its device was up already */
-	bool resized; /* found with other sizes than recorded */
-	int r;
-	pthread_mutex_t *lock;
-	pthread_cond_t *done;
-	size_t *left;
-};
+/* A pool as it is now, followed from here on. */
+static void follow(struct tm_pool *pool, const struct raising *x)
+{
+	const bool uncertain = pool->state == TM_POOL_UNCERTAIN;
+	char reason[sizeof(pool->state_reason)];
+	bool up;
+
+	memcpy(reason, pool->state_reason, sizeof(reason));
+	tm_pool_observe(pool);
+	up = pool->state == TM_POOL_ACTIVE;
+	if (!up || uncertain)
+		memcpy(pool->state_reason, reason, sizeof(reason));
+	if (uncertain)
+		pool->state = TM_POOL_UNCERTAIN;
+	if (!up)
+		return;
+	if (x && x->status_valid)
+		tm_pool_saw(pool, &x->status, x->backing_free_bytes);
+	pool->sample_due = true;
+	tm_pool_look(pool, 0);
+	tm_core_sample_soon(pool->core);
+}
+
+static void free_raising(struct raising *x)
+{
+	free(x->volumes);
+	free(x);
+}
+
+void tm_core_now_ready(struct tm_core *core)
+{
+	if (core->system.ready)
+		return;
+	core->system.ready = true;
+	tm_core_publish(core);
+	if (core->on_ready)
+		core->on_ready(core->on_ready_userdata);
+}
+
+static void raised(void *arg)
+{
+	struct raising *x = arg;
+	struct tm_core *core = x->core;
+	struct tm_pool *pool = tm_core_find_pool(core, x->record.id.text);
+	struct tm_log_fields fields = { .pool = x->record.name, .error = &x->err };
+
+	core->n_raising--;
+	if (pool) {
+		pool->raising = false;
+		pool->state_reason[0] = '\0';
+		if (!x->there)
+			take_raised(pool, x);
+		else
+			pool->direct_io = x->direct_io;
+		if (x->r < 0) {
+			tm_log_fields(LOG_ERR, &fields, "Pool %s could not be activated: %s %s",
+				      x->record.name, x->err.detail, x->err.hint);
+			if (x->there)
+				mark_uncertain(pool, x->err.detail);
+			(void)snprintf(pool->state_reason, sizeof(pool->state_reason), "%.*s",
+				       (int)sizeof(pool->state_reason) - 1, x->err.detail);
+		}
+		follow(pool, x->there ? NULL : x);
+		tm_record_descriptor(core, pool); /* what could not be written the last time */
+		tm_pool_touch(pool);
+		tm_pool_run_queue(pool);
+	}
+	if (core->n_raising == 0) {
+		/* Idle: nobody is waited for. */
+		core->raisers = tm_crew_free(core->raisers);
+		tm_core_now_ready(core);
+	}
+	free_raising(x);
+}
 
 static void raise_job(void *arg)
 {
 	struct raising *x = arg;
 
-	x->r = raise_pool(x->core, x->pool, true, &x->resized, &x->err);
-	TM_LOCK_SCOPE(x->lock);
-	if (--*x->left == 0)
-		(void)pthread_cond_signal(x->done);
+	if (!x->there && !atomic_load(&x->core->stopping)) {
+		x->r = raise_device(x);
+		x->there = false;
+	}
+	if (x->r >= 0 && !atomic_load(&x->core->stopping))
+		x->r = raise_volumes(x);
+	/* Leave nothing half up that was not there before. */
+	if (x->r < 0 && !x->there)
+		(void)tm_parts_remove_pool(x->core, &x->record, NULL);
+	x->status_valid = x->r >= 0 &&
+			  tm_parts_saw(x->core, &x->record, &x->status, &x->backing_free_bytes);
+	tm_mailbox_post(x->core->mailbox, raised, x);
 }
 
-/* Pools side by side, on the workers; nothing else runs yet, so each job owns its pool. */
+/*
+ * Pools that are up are followed before anything else; those that have to be checked and brought
+ * up come in the background, side by side, and so do volumes, which wait for udev.
+ */
 static int raise_pools(struct tm_core *core, struct tm_error *err)
 {
-	tm_auto_free struct raising *jobs = calloc(core->n_pools ? core->n_pools : 1,
-						   sizeof(*jobs));
-	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	pthread_cond_t done = PTHREAD_COND_INITIALIZER;
-	size_t left = 0, n = 0;
+	int r;
 
-	if (!jobs)
-		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
 	for (size_t i = 0; i < core->n_pools; i++) {
 		struct tm_pool *pool = core->pools[i];
 		struct tm_dm_info info;
+		struct raising *x;
 		bool there;
 
-		if (pool->state == TM_POOL_UNCERTAIN || !pool->record.active)
-			continue;
 		there = tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
 			info.live_table;
-		if (!there && !pool->record.policy.activate_at_start)
+		if (pool->state == TM_POOL_UNCERTAIN || !pool->record.active ||
+		    (!there && !pool->record.policy.activate_at_start)) {
+			follow(pool, NULL);
+			tm_record_descriptor(core, pool);
 			continue;
-		/* Where the daemon alone was restarted the volumes are as users left them. */
-		jobs[n++] = (struct raising){ .core = core,
-					      .pool = pool,
-					      .there = there,
-					      .lock = &lock,
-					      .done = &done,
-					      .left = &left };
+		}
+		x = calloc(1, sizeof(*x));
+		if (!x || !copy_pool(x, pool)) {
+			free(x);
+			return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+		}
+		x->there = there;
+		if (there) {
+			x->r = raise_device(x);
+			take_raised(pool, x);
+			x->backing_free_bytes = 0;
+			follow(pool, x);
+		} else {
+			(void)snprintf(pool->state_reason, sizeof(pool->state_reason),
+				       "It is being brought up.");
+		}
+		if (!core->raisers) {
+			r = tm_crew_new(RAISING_THREADS, "raising", &core->raisers);
+			if (r < 0) {
+				free_raising(x);
+				return tm_error_set(err, TM_ERR_INTERNAL, -r,
+						    "Cannot start threads: %s.", strerror(-r));
+			}
+		}
+		pool->raising = true;
+		core->n_raising++;
+		tm_crew_run(core->raisers, raise_job, x);
 	}
-	left = n;
-	for (size_t i = 0; i < n; i++)
-		tm_crew_run(core->workers, raise_job, &jobs[i]);
-	(void)pthread_mutex_lock(&lock);
-	while (left)
-		(void)pthread_cond_wait(&done, &lock);
-	(void)pthread_mutex_unlock(&lock);
-	for (size_t i = 0; i < n; i++) {
-		struct tm_log_fields fields = { .pool = jobs[i].pool->record.name,
-						.error = &jobs[i].err };
-
-		if (jobs[i].resized)
-			tm_record_sizes(core, jobs[i].pool, false);
-		if (jobs[i].r >= 0)
-			continue;
-		/* Leave nothing half up that was not there before. */
-		if (!jobs[i].there)
-			(void)tm_parts_remove_pool(core, &jobs[i].pool->record, NULL);
-		else
-			mark_uncertain(jobs[i].pool, jobs[i].err.detail);
-		(void)snprintf(jobs[i].pool->state_reason, sizeof(jobs[i].pool->state_reason),
-			       "%.*s", (int)sizeof(jobs[i].pool->state_reason) - 1,
-			       jobs[i].err.detail);
-		tm_log_fields(LOG_ERR, &fields, "Pool %s could not be activated: %s %s",
-			      jobs[i].pool->record.name, jobs[i].err.detail, jobs[i].err.hint);
-	}
+	if (core->n_raising == 0)
+		tm_core_now_ready(core);
 	return 0;
 }
 
@@ -383,32 +486,5 @@ int tm_core_restore(struct tm_core *core, struct tm_error *err)
 				mark_uncertain(pool, reasons[i]);
 		}
 	}
-	r = raise_pools(core, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < core->n_pools; i++) {
-		struct tm_pool *pool = core->pools[i];
-		struct tm_thin_pool_status status;
-		char reason[256];
-
-		const bool uncertain = pool->state == TM_POOL_UNCERTAIN;
-		bool up;
-
-		memcpy(reason, pool->state_reason, sizeof(reason));
-		tm_pool_observe(pool);
-		up = pool->state == TM_POOL_ACTIVE;
-		if (!up || uncertain)
-			memcpy(pool->state_reason, reason, sizeof(reason));
-		if (uncertain)
-			pool->state = TM_POOL_UNCERTAIN;
-		/* What could not be written the last time. */
-		tm_record_descriptor(core, pool);
-		if (!up)
-			continue;
-		if (tm_parts_saw(core, &pool->record, &status))
-			tm_pool_saw(pool, &status);
-		pool->sample_due = true;
-		tm_pool_look(pool, 0);
-	}
-	return 0;
+	return raise_pools(core, err);
 }

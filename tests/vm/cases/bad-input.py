@@ -429,6 +429,7 @@ def descriptor(t):
     tm.sh(["cp", "-a", "--sparse=always", str(home), str(kept)])
     pools.change("DELETE", "/v1/pools/moved?with_volumes=true")
     tm.sh(["cp", "-a", "--sparse=always", str(kept), str(home)])
+    os.sync()  # what is allocated late, or put together, is allocated now
     file = home / "pool.json"
     text = file.read_bytes()
     good = json.loads(text)

@@ -265,8 +265,10 @@ def mounted(device: str, point: Path, *options: str) -> Iterator[Path]:
     sh(["mount", *options, device, str(point)])
     try:
         yield point
-    finally:
-        sh(["umount", str(point)], limit=120)
+    except BaseException:
+        sh(["umount", str(point)], check=False, limit=120)  # what went wrong before is to be told
+        raise
+    sh(["umount", str(point)], limit=120)
 
 
 # ---- data ----------------------------------------------------------------------------------------
