@@ -37,6 +37,7 @@ static const struct cli_option options[CLI_OPT_COUNT] = {
 	[CLI_OPT_NO_ACTIVATE] = { "no-activate", 0, NULL, "leave it inactive" },
 	[CLI_OPT_ACTIVATE] = { "activate", 0, NULL, "activate what was made" },
 	[CLI_OPT_WITH_VOLUMES] = { "with-volumes", 0, NULL, "delete the pool's volumes, too" },
+	[CLI_OPT_FORGET] = { "forget", 0, NULL, "also when none of its files can be found" },
 	[CLI_OPT_DATA] = { "data", 0, "SIZE", "new data size, or +SIZE to add" },
 	[CLI_OPT_METADATA] = { "metadata", 0, "SIZE", "new metadata size, or +SIZE to add" },
 	[CLI_OPT_SHRINK] = { "shrink", 0, NULL, "allow a smaller size: the end is cut off" },

@@ -537,6 +537,8 @@ static int run_delete(struct cli *cli, const struct cli_args *args, struct tm_er
 	pool_url(&url, args->operands[0], "");
 	if (with_volumes)
 		cli_url_query(&url, "with_volumes", "true");
+	if (cli_has(args, CLI_OPT_FORGET))
+		cli_url_query(&url, "forget", "true");
 	return cli_change(cli, args, "DELETE", &url, NULL, err);
 }
 
@@ -626,8 +628,9 @@ const struct cli_command cli_pool_commands[] = {
 	  CLI_CHANGE_OPTIONS | CLI_BIT(CLI_OPT_NO_ACTIVATE), 1, 1, run_import },
 	{ "pool", "delete", "POOL", "Delete a pool and its files",
 	  "Refused while the pool has volumes, unless --with-volumes is given.",
-	  CLI_CHANGE_OPTIONS | CLI_BIT(CLI_OPT_WITH_VOLUMES) | CLI_BIT(CLI_OPT_YES), 1, 1,
-	  run_delete },
+	  CLI_CHANGE_OPTIONS | CLI_BIT(CLI_OPT_WITH_VOLUMES) | CLI_BIT(CLI_OPT_FORGET) |
+		  CLI_BIT(CLI_OPT_YES),
+	  1, 1, run_delete },
 	{ "pool", "activate", "POOL", "Make a pool's devices", NULL, CLI_CHANGE_OPTIONS, 1, 1,
 	  run_activate },
 	{ "pool", "deactivate", "POOL", "Remove a pool's devices",

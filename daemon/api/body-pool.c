@@ -190,6 +190,11 @@ int tm_body_policy_patch(json_t *body, const struct tm_policy *current, struct t
 	if (when_full)
 		(void)json_object_del(rest, "when_full");
 	r = tm_policy_from_json(rest, "", &cmd->pool_policy.policy, err);
+	if (r >= 0) {
+		cmd->pool_policy.patch = json_dumps(rest, JSON_COMPACT);
+		if (!cmd->pool_policy.patch)
+			r = tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	}
 	json_decref(rest);
 	return r;
 }

@@ -102,6 +102,8 @@ int tm_handle_pool_delete(struct tm_request *request)
 	if (!cmd)
 		return tm_answer_error(request, &request->error);
 	if (tm_url_query_bool(&request->query, "with_volumes", &cmd->pool_delete.with_volumes,
+			      &request->error) < 0 ||
+	    tm_url_query_bool(&request->query, "forget", &cmd->pool_delete.forget,
 			      &request->error) < 0) {
 		(void)tm_command_free(cmd);
 		return tm_answer_error(request, &request->error);

@@ -49,7 +49,7 @@ int tm_backing_probe(const struct tm_pool_record *pool, struct tm_error *err);
 /* Bytes always left to the file system beside what a pool takes: 1 % of it, 16 MiB..1 GiB. */
 uint64_t tm_backing_margin(uint64_t fs_bytes);
 
-/* Make the directory (0700) with no content. Fine when it is there and empty. */
+/* Make the directory (0700) with no content. 1: made; 0: it was there, and empty. */
 int tm_backing_create_dir(const struct tm_pool_record *pool, struct tm_error *err);
 
 /*
@@ -103,6 +103,9 @@ int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
  */
 int tm_backing_free_bytes(const struct tm_pool_record *pool, uint64_t *ret_bytes,
 			  struct tm_error *err);
+
+/* Whether any of the pool's files is in its directory. */
+bool tm_backing_anything_left(const struct tm_pool_record *pool);
 
 /*
  * Detach loop devices still on the pool's files, delete files and descriptor, then the directory if

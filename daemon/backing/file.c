@@ -365,7 +365,8 @@ int tm_backing_create_dir(const struct tm_pool_record *pool, struct tm_error *er
 	tm_auto_close int parent_fd = open_parent(pool);
 	if (parent_fd < 0)
 		return bad_parent(pool, -parent_fd, err);
-	if (mkdirat(parent_fd, last_part(pool->directory), 0700) < 0 && errno != EEXIST)
+	const bool made = mkdirat(parent_fd, last_part(pool->directory), 0700) == 0;
+	if (!made && errno != EEXIST)
 		return fail(err, errno, "make", pool, NULL);
 	tm_auto_close int dir_fd = open_directory(pool);
 	if (dir_fd < 0)
@@ -373,7 +374,9 @@ int tm_backing_create_dir(const struct tm_pool_record *pool, struct tm_error *er
 	r = check_empty(pool, dir_fd, err);
 	if (r < 0)
 		return r;
-	return fsync(parent_fd) < 0 ? fail(err, errno, "sync the directory above", pool, NULL) : 0;
+	if (fsync(parent_fd) < 0)
+		return fail(err, errno, "sync the directory above", pool, NULL);
+	return made;
 }
 
 /* ---- the files ---------------------------------------------------------------------------- */
@@ -387,6 +390,18 @@ void tm_backing_part_path(const struct tm_pool_record *pool, enum tm_part part,
 void tm_backing_descriptor_path(const char *directory, char buf[TM_PATH_SIZE + 16])
 {
 	(void)snprintf(buf, TM_PATH_SIZE + 16, "%s/" DESCRIPTOR_NAME, directory);
+}
+
+bool tm_backing_anything_left(const struct tm_pool_record *pool)
+{
+	static const char *const names[] = { "data", "metadata", DESCRIPTOR_NAME };
+	tm_auto_close int dir_fd = open_directory(pool);
+	struct stat st;
+
+	for (size_t i = 0; dir_fd >= 0 && i < TM_ARRAY_SIZE(names); i++)
+		if (fstatat(dir_fd, names[i], &st, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	return false;
 }
 
 /* Make the file longer, its new space allocated or not. -errno; it may have grown in part. */

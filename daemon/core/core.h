@@ -64,13 +64,16 @@ struct tm_command {
 		} pool_import;
 		struct {
 			bool with_volumes; /* else a pool that has volumes is refused */
+			bool forget;       /* also when none of its files can be found */
 		} pool_delete;
 		struct {
 			uint64_t data_bytes;     /* new total, 0: unchanged */
 			uint64_t metadata_bytes; /* new total, 0: unchanged */
 		} pool_extend;
 		struct {
-			struct tm_policy policy; /* whole */
+			struct tm_policy policy; /* whole, as it would be now */
+			char *patch; /* JSON text of the change, to be made when its turn comes;
+					owned; NULL: the whole is meant */
 			bool when_full_valid;
 			enum tm_when_full when_full;
 		} pool_policy;

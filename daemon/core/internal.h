@@ -59,6 +59,7 @@ struct tm_pool {
 	size_t n_volumes;
 	enum tm_pool_state state;
 	char state_reason[256];
+	bool unsettled; /* an operation cut off by a stop waits: nothing may come before it */
 	bool direct_io;
 
 	unsigned int dm_minor; /* of the pool's device while active */

@@ -191,9 +191,13 @@ static int record_pool(struct tm_op *op, struct tm_error *err)
 
 /* ---- create ---- */
 
+/* What the claim says where the directory was not there before. */
+#define DIRECTORY_MADE "made\n"
+
 static int create_claim(struct tm_op *op, struct tm_error *err)
 {
 	char path[TM_PATH_SIZE + 64];
+	bool made;
 	int r;
 
 	r = tm_backing_probe(&op->pool, err);
@@ -203,28 +207,36 @@ static int create_claim(struct tm_op *op, struct tm_error *err)
 	if (r < 0)
 		return r;
 	tm_parts_claim_path(path, &op->pool);
-	r = tm_write_file_atomic(path, "", 0, 0600);
-	if (r < 0)
-		return tm_error_set(err, TM_ERR_IO, -r, "Cannot write in %s: %s.",
-				    op->pool.directory, strerror(-r));
-	return 0;
+	made = r > 0;
+	r = tm_write_file_atomic(path, DIRECTORY_MADE, made ? strlen(DIRECTORY_MADE) : 0, 0600);
+	if (r < 0) {
+		(void)tm_error_set(err, TM_ERR_IO, -r, "Cannot write in %s: %s.",
+				   op->pool.directory, strerror(-r));
+		if (made)
+			(void)rmdir(op->pool.directory);
+	}
+	return r;
 }
 
 static int create_claim_undo(struct tm_op *op, struct tm_error *err)
 {
 	char path[TM_PATH_SIZE + 64];
+	tm_auto_free char *claim = NULL;
+	size_t len;
 	int r;
 
 	tm_parts_claim_path(path, &op->pool);
-	if (access(path, F_OK) == 0) {
-		r = tm_backing_destroy(&op->pool, err);
-		if (r >= 0)
-			r = tm_parts_drop_claim(&op->pool, err);
-		if (r < 0)
-			return r;
-	}
-	(void)rmdir(op->pool.directory); /* only works when it is empty */
-	return 0;
+	r = tm_read_file(path, sizeof(DIRECTORY_MADE), &claim, &len);
+	if (r == -ENOENT)
+		return 0; /* nothing is ours; at most an empty directory was made */
+	if (r < 0)
+		return tm_error_set(err, TM_ERR_IO, -r, "Cannot read %s: %s.", path, strerror(-r));
+	r = tm_backing_destroy(&op->pool, err);
+	if (r >= 0)
+		r = tm_parts_drop_claim(&op->pool, err);
+	if (r >= 0 && len)
+		(void)rmdir(op->pool.directory); /* only works when it is empty */
+	return r;
 }
 
 static int create_data(struct tm_op *op, struct tm_error *err)
@@ -420,6 +432,24 @@ const struct tm_op_type tm_op_pool_deactivate = {
 
 /* ---- delete ---- */
 
+/* Files that are not there may only be out of reach, their file system not mounted: forgetting the
+ * pool would leave them behind. */
+static int delete_find(struct tm_op *op, struct tm_error *err)
+{
+	int r;
+
+	if (op->pool_was_active || !op->cmd || op->cmd->pool_delete.forget ||
+	    tm_backing_anything_left(&op->pool))
+		return 0;
+	r = tm_error_set(err, TM_ERR_BACKING_GONE, ENOENT, "None of the files of pool %s is in %s.",
+			 op->pool.name, op->pool.directory);
+	tm_error_hint(err,
+		      "Mount the file system they are in. If they are lost, drop the record alone: "
+		      "thinmgr pool delete %s --forget",
+		      op->pool.name);
+	return r;
+}
+
 static int delete_record(struct tm_op *op, struct tm_error *err)
 {
 	return tm_store_delete_pool(op->core->store, &op->pool.id, err);
@@ -433,6 +463,7 @@ static int delete_files(struct tm_op *op, struct tm_error *err)
 }
 
 static const struct tm_step delete_steps[] = {
+	{ .name = "find-files", .run = delete_find },
 	{ .name = "deactivate-volumes",
 	  .run = tm_step_deactivate_volumes,
 	  .undo = tm_step_deactivate_volumes_undo },
@@ -484,7 +515,7 @@ static int extend_undo(struct tm_op *op, struct tm_error *err)
 	struct tm_pool_record *p = &op->pool;
 	struct tm_thin_pool_status status;
 	char name[TM_DM_NAME_SIZE];
-	uint64_t data, metadata;
+	uint64_t data, metadata, table;
 	struct tm_dm_info info;
 	int r;
 
@@ -503,11 +534,12 @@ static int extend_undo(struct tm_op *op, struct tm_error *err)
 		if (info.inactive_table)
 			r = tm_dm_clear(op->core->dm, name, err);
 		if (r >= 0)
-			r = tm_parts_status(op->core, p->name, &status, NULL, err);
+			r = tm_parts_status(op->core, p->name, &status, &table, err);
 		if (r < 0)
 			return r;
 		if (status.failed)
-			return 0; /* nothing is known: leave all of it */
+			return 0;                   /* nothing is known: leave all of it */
+		data = table > data ? table : data; /* the kernel may yet grow to its table */
 		used = tm_sat_mul(status.data_total, p->block_bytes);
 		data = used > data ? used : data;
 		p->data_bytes = used > p->data_bytes ? used : p->data_bytes;

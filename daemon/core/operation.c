@@ -61,6 +61,8 @@ struct tm_command *tm_command_free(struct tm_command *cmd)
 {
 	if (cmd && cmd->kind == TM_CMD_SNAPSHOT_CREATE)
 		free(cmd->snapshot.items);
+	if (cmd && cmd->kind == TM_CMD_POOL_POLICY)
+		free(cmd->pool_policy.patch);
 	free(cmd);
 	return NULL;
 }
@@ -368,6 +370,19 @@ static void finish(struct tm_op *op, enum tm_op_status status)
 			       op->pool.name);
 		free(op->record.state);
 		op->record.state = tm_op_state_format(op);
+	}
+	if (op->undo_failed || (op->pool_was_uncertain && status == TM_OP_DONE)) {
+		char why[sizeof(((struct tm_pool *)0)->state_reason)] = "";
+
+		if (op->undo_failed)
+			(void)snprintf(why, sizeof(why), "%.*s", (int)sizeof(why) - 1,
+				       op->error.detail);
+		if (tm_store_set_uncertain(op->core->store, &op->pool.id, why, &err) < 0) {
+			fields.error = &err;
+			tm_log_fields(LOG_ERR, &fields,
+				      "That pool %s is uncertain could not be recorded: %s",
+				      op->pool.name, err.detail);
+		}
 	}
 	if (tm_store_put_operation(op->core->store, &op->record, &err) < 0) {
 		fields.error = &err;

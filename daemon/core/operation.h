@@ -61,10 +61,11 @@ struct tm_op {
 	struct tm_policy policy;             /* policy: the new one */
 	enum tm_when_full when_full;
 	bool activate, with_volumes;
-	bool pool_was_active; /* its device was there: undoing leaves it */
-	bool recovering;      /* after a restart */
-	bool direct_io;       /* what attaching found out */
-	bool left_suspended;  /* the pool could not be resumed */
+	bool pool_was_active;    /* its device was there: undoing leaves it */
+	bool pool_was_uncertain; /* and is not, once this is done */
+	bool recovering;         /* after a restart */
+	bool direct_io;          /* what attaching found out */
+	bool left_suspended;     /* the pool could not be resumed */
 
 	/* The pool in the kernel when it had ended; only of one that stops extension. */
 	bool status_valid;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "core/internal.h"
+#include "logic/json.h"
 #include "logic/meta-size.h"
 #include "logic/policy.h"
 
@@ -363,6 +365,27 @@ static int prepare_extend(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 	return 0;
 }
 
+/* What it does not name stays as it is by then: another change may have come before. */
+static int prepare_policy(struct tm_op *op, const struct tm_pool *pool, struct tm_error *err)
+{
+	const struct tm_command *cmd = op->cmd;
+	json_t *patch;
+	int r;
+
+	if (cmd->pool_policy.when_full_valid)
+		op->when_full = cmd->pool_policy.when_full;
+	op->policy = cmd->pool_policy.policy;
+	if (!cmd->pool_policy.patch)
+		return tm_policy_check(&op->policy, "", err);
+	op->policy = pool->record.policy;
+	patch = json_loads(cmd->pool_policy.patch, 0, NULL);
+	if (!patch)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	r = tm_policy_from_json(patch, "", &op->policy, err);
+	json_decref(patch);
+	return r < 0 ? r : tm_policy_check(&op->policy, "", err);
+}
+
 static int prepare_delete(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 {
 	op->with_volumes = op->cmd->pool_delete.with_volumes;
@@ -418,6 +441,15 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 			      "Deactivate it, and activate it again once the cause is removed.");
 		return -EBUSY;
 	}
+	if (pool->unsettled && cmd->kind != TM_CMD_POOL_DELETE) {
+		(void)tm_error_set(
+			err, TM_ERR_WRONG_STATE, EBUSY,
+			"An operation on pool %s was cut off and can be settled only with "
+			"the pool up: %s",
+			pool->record.name, pool->state_reason);
+		tm_error_hint(err, "Remove the cause, then: systemctl restart thinmgrd");
+		return -EBUSY;
+	}
 	if (cmd->if_match_valid && !op->record.id.text[0] && cmd->if_match != pool->generation)
 		return tm_error_set(err, TM_ERR_PRECONDITION, ESTALE,
 				    "Pool %s changed since it was read.", pool->record.name);
@@ -427,6 +459,7 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 	op->transaction_before = pool->record.transaction_id;
 	op->pool_was_active = pool->state == TM_POOL_ACTIVE ||
 			      (pool->state == TM_POOL_UNCERTAIN && pool->status_valid);
+	op->pool_was_uncertain = pool->state == TM_POOL_UNCERTAIN;
 	op->volumes = calloc(pool->n_volumes ? pool->n_volumes : 1, sizeof(*op->volumes));
 	if (!op->volumes)
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
@@ -444,10 +477,7 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 	case TM_CMD_POOL_EXTEND:
 		return prepare_extend(op, pool, err);
 	case TM_CMD_POOL_POLICY:
-		op->policy = cmd->pool_policy.policy;
-		if (cmd->pool_policy.when_full_valid)
-			op->when_full = cmd->pool_policy.when_full;
-		return tm_policy_check(&op->policy, "", err);
+		return prepare_policy(op, pool, err);
 	case TM_CMD_VOLUME_CREATE:
 		return prepare_volume_create(op, pool, err);
 	case TM_CMD_SNAPSHOT_CREATE:

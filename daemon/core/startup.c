@@ -64,7 +64,13 @@ static int load_pools(struct tm_core *core, struct tm_error *err)
 
 		if (!pool)
 			return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
-		r = tm_store_load_volumes(core->store, &records[i].id, &volumes, &n_volumes, err);
+		r = tm_store_get_uncertain(core->store, &records[i].id, pool->state_reason,
+					   sizeof(pool->state_reason), err);
+		if (pool->state_reason[0])
+			pool->state = TM_POOL_UNCERTAIN;
+		if (r >= 0)
+			r = tm_store_load_volumes(core->store, &records[i].id, &volumes, &n_volumes,
+						  err);
 		if (r >= 0 && (tm_pool_set_volumes(pool, volumes, n_volumes) < 0 ||
 			       tm_core_add_pool(core, pool) < 0))
 			r = tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
@@ -254,6 +260,7 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 			take_raised(pool, &x);
 			if (r < 0) {
 				mark_uncertain(pool, x.err.detail);
+				pool->unsettled = true;
 				tm_log(LOG_ERR, "Operation %s on pool %s waits: %s",
 				       op->record.kind, pool->record.name, x.err.detail);
 				tm_op_free(op);
@@ -461,29 +468,35 @@ int tm_core_restore(struct tm_core *core, struct tm_error *err)
 		return r;
 	/* Settling changed rows: read them again, but keep what was found uncertain. */
 	{
-		tm_auto_free struct tm_uuid *uncertain = NULL;
-		tm_auto_free char(*reasons)[256] = NULL;
+		tm_auto_free struct doubt {
+			struct tm_uuid pool;
+			char reason[sizeof(((struct tm_pool *)0)->state_reason)];
+			bool unsettled;
+		} *doubts = calloc(core->n_pools ? core->n_pools : 1, sizeof(*doubts));
 		size_t n = 0;
 
-		uncertain = calloc(core->n_pools ? core->n_pools : 1, sizeof(*uncertain));
-		reasons = calloc(core->n_pools ? core->n_pools : 1, sizeof(*reasons));
-		if (!uncertain || !reasons)
+		if (!doubts)
 			return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
 		for (size_t i = 0; i < core->n_pools; i++) {
-			if (core->pools[i]->state != TM_POOL_UNCERTAIN)
+			const struct tm_pool *pool = core->pools[i];
+
+			if (pool->state != TM_POOL_UNCERTAIN)
 				continue;
-			uncertain[n] = core->pools[i]->record.id;
-			memcpy(reasons[n++], core->pools[i]->state_reason, sizeof(*reasons));
+			doubts[n].pool = pool->record.id;
+			doubts[n].unsettled = pool->unsettled;
+			memcpy(doubts[n++].reason, pool->state_reason, sizeof(doubts->reason));
 		}
 		drop_pools(core);
 		r = load_pools(core, err);
 		if (r < 0)
 			return r;
 		for (size_t i = 0; i < n; i++) {
-			struct tm_pool *pool = tm_core_find_pool(core, uncertain[i].text);
+			struct tm_pool *pool = tm_core_find_pool(core, doubts[i].pool.text);
 
-			if (pool)
-				mark_uncertain(pool, reasons[i]);
+			if (!pool)
+				continue;
+			mark_uncertain(pool, doubts[i].reason);
+			pool->unsettled = doubts[i].unsettled;
 		}
 	}
 	return raise_pools(core, err);

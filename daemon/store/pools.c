@@ -285,6 +285,48 @@ int tm_store_set_sizes(struct tm_store *s, const struct tm_uuid *pool,
 	return r < 0 ? r : tm_store_end(s, set_sizes(s, pool, sizes, err), err);
 }
 
+static int set_uncertain(struct tm_store *s, const struct tm_uuid *pool, const char *why,
+			 struct tm_error *err)
+{
+	tm_auto_query struct tm_query q = { 0 };
+	int r;
+
+	r = tm_query_begin(&q, &s->db, "UPDATE pools SET uncertain = ? WHERE id = ?",
+			   "record that a pool is uncertain", err);
+	if (r < 0)
+		return r;
+	tm_bind_text(&q, why);
+	tm_bind_text(&q, pool->text);
+	return tm_query_run(&q);
+}
+
+int tm_store_set_uncertain(struct tm_store *s, const struct tm_uuid *pool, const char *why,
+			   struct tm_error *err)
+{
+	int r = tm_store_begin(s, err);
+
+	return r < 0 ? r : tm_store_end(s, set_uncertain(s, pool, why, err), err);
+}
+
+int tm_store_get_uncertain(struct tm_store *s, const struct tm_uuid *pool, char *buf, size_t len,
+			   struct tm_error *err)
+{
+	TM_LOCK_SCOPE(&s->mutex);
+	tm_auto_query struct tm_query q = { 0 };
+	int r;
+
+	buf[0] = '\0';
+	r = tm_query_begin(&q, &s->db, "SELECT uncertain FROM pools WHERE id = ?",
+			   "read whether a pool is uncertain", err);
+	if (r < 0)
+		return r;
+	tm_bind_text(&q, pool->text);
+	r = tm_query_step(&q);
+	if (r > 0)
+		tm_get_text(&q, buf, len);
+	return r < 0 ? r : q.failed;
+}
+
 static int put_volume(struct tm_store *s, const struct tm_uuid *pool,
 		      const struct tm_volume_record *v, struct tm_error *err)
 {

@@ -127,6 +127,9 @@ static const char *const migrations[] = {
 	"  count INTEGER NOT NULL,"
 	"  PRIMARY KEY (pool, resolution, time_usec)"
 	") STRICT, WITHOUT ROWID;",
+
+	/* 2: why nothing may change the pool until an administrator acted; "": nothing */
+	"ALTER TABLE pools ADD COLUMN uncertain TEXT NOT NULL DEFAULT '';",
 };
 
 int tm_schema_version(void)

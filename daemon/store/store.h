@@ -68,6 +68,13 @@ struct tm_pool_sizes {
 	uint64_t data_bytes, data_reserve_bytes, metadata_bytes, metadata_reserve_bytes;
 	uint64_t low_water_bytes;
 };
+/* Why nothing may change the pool until an administrator acted, over restarts; "": nothing. A pool
+ * that is not there is no error. */
+int tm_store_set_uncertain(struct tm_store *s, const struct tm_uuid *pool, const char *why,
+			   struct tm_error *err);
+int tm_store_get_uncertain(struct tm_store *s, const struct tm_uuid *pool, char *buf, size_t len,
+			   struct tm_error *err);
+
 /* -ENOENT with TM_ERR_NOT_FOUND when the pool is not there. */
 int tm_store_set_sizes(struct tm_store *s, const struct tm_uuid *pool,
 		       const struct tm_pool_sizes *sizes, struct tm_error *err);

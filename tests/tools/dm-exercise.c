@@ -71,7 +71,7 @@ static void check(struct exercise *x, bool ok, int line, const char *what,
 	do {                                                                     \
 		struct tm_error err = { 0 };                                     \
 		int _r = (call);                                                 \
-		check((x), _r == 0 && err.code == TM_OK, __LINE__, #call, &err); \
+		check((x), _r >= 0 && err.code == TM_OK, __LINE__, #call, &err); \
 	} while (0)
 
 /* @call fails with @errnum and @error, in words. */

@@ -79,6 +79,8 @@ struct tm_command *tm_command_free(struct tm_command *cmd)
 {
 	if (cmd && cmd->kind == TM_CMD_SNAPSHOT_CREATE)
 		free(cmd->snapshot.items);
+	if (cmd && cmd->kind == TM_CMD_POOL_POLICY)
+		free(cmd->pool_policy.patch);
 	free(cmd);
 	return NULL;
 }

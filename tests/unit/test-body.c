@@ -211,6 +211,7 @@ static void changes_policies(void **state)
 	assert_int_equal(cmd->pool_policy.policy.sample_seconds, 33);
 	assert_true(cmd->pool_policy.when_full_valid);
 	assert_int_equal(cmd->pool_policy.when_full, TM_WHEN_FULL_ERROR);
+	assert_string_equal(cmd->pool_policy.patch, "{\"data\":{\"low_water_percent\":31}}");
 	assert_null(tm_command_free(cmd));
 
 	cmd = read_body(policy_patch, "{\"activate_at_start\":false}", &err);

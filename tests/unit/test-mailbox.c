@@ -245,6 +245,66 @@ static void crew_of_one_keeps_the_order(void **state)
 	assert_false(sequence.wrong);
 }
 
+/* What is urgent goes before what waits, and the newest of it first. */
+static void crew_takes_the_urgent_first(void **state)
+{
+	struct gate g = { .wanted = 2 };
+	struct numbered jobs[4];
+	struct sequence sequence = { 0 };
+	struct tm_crew *crew = NULL;
+
+	(void)state;
+	assert_int_equal(pthread_mutex_init(&g.lock, NULL), 0);
+	assert_int_equal(pthread_cond_init(&g.changed, NULL), 0);
+	assert_int_equal(tm_crew_new(1, "test-crew", &crew), 0);
+	tm_crew_run(crew, pass_gate, &g); /* the thread waits in it until the test joins */
+	jobs[0] = (struct numbered){ &sequence, 2 };
+	jobs[1] = (struct numbered){ &sequence, 3 };
+	jobs[2] = (struct numbered){ &sequence, 1 };
+	jobs[3] = (struct numbered){ &sequence, 0 };
+	{
+		TM_LOCK_SCOPE(&g.lock);
+		while (!g.inside)
+			(void)pthread_cond_wait(&g.changed, &g.lock);
+	}
+	tm_crew_run(crew, take_number, &jobs[0]);
+	tm_crew_run(crew, take_number, &jobs[1]);
+	tm_crew_run_first(crew, take_number, &jobs[2]);
+	tm_crew_run_first(crew, take_number, &jobs[3]);
+	pass_gate(&g);
+	assert_null(tm_crew_free(crew));
+	assert_int_equal(sequence.next, TM_ARRAY_SIZE(jobs));
+	assert_false(sequence.wrong);
+	assert_false(g.late);
+	(void)pthread_cond_destroy(&g.changed);
+	(void)pthread_mutex_destroy(&g.lock);
+}
+
+/* One thread hangs until a second one passes: only a crew that grew gets done. */
+static void crew_grows(void **state)
+{
+	struct gate g = { .wanted = 2 };
+	struct tm_crew *crew = NULL;
+	int r = 0, n = 0;
+
+	(void)state;
+	assert_int_equal(pthread_mutex_init(&g.lock, NULL), 0);
+	assert_int_equal(pthread_cond_init(&g.changed, NULL), 0);
+	assert_int_equal(tm_crew_new(1, "test-crew", &crew), 0);
+	tm_crew_run(crew, pass_gate, &g);
+	tm_crew_run(crew, pass_gate, &g);
+	assert_int_equal(tm_crew_grow(crew), 0);
+	for (n = 1; r == 0; n++)
+		r = tm_crew_grow(crew);
+	assert_int_equal(r, -EAGAIN);
+	assert_int_equal(n, TM_CREW_SPARE + 1);
+	assert_null(tm_crew_free(crew));
+	assert_int_equal(g.done, 2);
+	assert_false(g.late);
+	(void)pthread_cond_destroy(&g.changed);
+	(void)pthread_mutex_destroy(&g.lock);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -253,6 +313,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(drops_what_is_left, setup, teardown),
 		cmocka_unit_test(crew_works_in_parallel),
 		cmocka_unit_test(crew_of_one_keeps_the_order),
+		cmocka_unit_test(crew_takes_the_urgent_first),
+		cmocka_unit_test(crew_grows),
 	};
 
 	return cmocka_run_group_tests_name("mailbox", tests, NULL, NULL);

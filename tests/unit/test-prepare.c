@@ -87,6 +87,8 @@ static struct tm_command *command(struct fixture *f, enum tm_command_kind kind, 
 {
 	if (f->cmd->kind == TM_CMD_SNAPSHOT_CREATE)
 		free(f->cmd->snapshot.items);
+	if (f->cmd->kind == TM_CMD_POOL_POLICY)
+		free(f->cmd->pool_policy.patch);
 	*f->cmd = (struct tm_command){ .kind = kind };
 	(void)snprintf(f->cmd->volume, sizeof(f->cmd->volume), "%s", volume ? volume : "");
 	f->op->type = tm_op_type(kind);
@@ -388,6 +390,24 @@ static void changes_pools(void **state)
 	assert_int_equal(f->op->when_full, TM_WHEN_FULL_ERROR);
 	cmd->pool_policy.policy.sample_seconds = 1;
 	refuse(f, TM_ERR_OUT_OF_RANGE, EINVAL, "/sample_seconds", "");
+	/* A change of one thing keeps what another change did to the rest meanwhile. */
+	cmd->pool_policy.patch = strdup("{\"sample_seconds\":99}");
+	f->pool->record.policy.data.step_percent = 41;
+	accept(f);
+	assert_int_equal(f->op->policy.sample_seconds, 99);
+	assert_int_equal(f->op->policy.data.step_percent, 41);
+	free(cmd->pool_policy.patch);
+	cmd->pool_policy.patch = strdup("{\"sample_seconds\":1}");
+	refuse(f, TM_ERR_OUT_OF_RANGE, EINVAL, "/sample_seconds", "");
+
+	/* An operation that could not be settled keeps all others away, but for the pool's end. */
+	f->pool->state = TM_POOL_UNCERTAIN;
+	f->pool->unsettled = true;
+	(void)command(f, TM_CMD_POOL_ACTIVATE, NULL);
+	refuse(f, TM_ERR_WRONG_STATE, EBUSY, "", "cut off");
+	(void)command(f, TM_CMD_POOL_DELETE, NULL);
+	accept(f);
+	f->pool->unsettled = false;
 
 	/* What brings an uncertain pool back to a certain state is let through. */
 	f->pool->state = TM_POOL_UNCERTAIN;

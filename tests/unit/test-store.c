@@ -267,6 +267,27 @@ static void test_sizes_are_apart(void **state)
 	assert_int_equal(err.code, TM_ERR_NOT_FOUND);
 }
 
+static void test_uncertain_is_kept(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_pool_record p = pool_of(1, "one");
+	char why[64];
+
+	assert_int_equal(tm_store_put_pool(f->store, &p, NULL), 0);
+	assert_int_equal(tm_store_get_uncertain(f->store, &p.id, why, sizeof(why), NULL), 0);
+	assert_string_equal(why, "");
+	assert_int_equal(tm_store_set_uncertain(f->store, &p.id, "No undo.", NULL), 0);
+	/* Another change of the pool says nothing about it. */
+	assert_int_equal(tm_store_put_pool(f->store, &p, NULL), 0);
+	close_both(f);
+	open_writer(f);
+	assert_int_equal(tm_store_get_uncertain(f->store, &p.id, why, sizeof(why), NULL), 0);
+	assert_string_equal(why, "No undo.");
+	assert_int_equal(tm_store_set_uncertain(f->store, &p.id, "", NULL), 0);
+	assert_int_equal(tm_store_get_uncertain(f->store, &p.id, why, sizeof(why), NULL), 0);
+	assert_string_equal(why, "");
+}
+
 static void test_names_are_unique(void **state)
 {
 	struct fixture *f = *state;
@@ -1390,6 +1411,7 @@ int main(void)
 		TEST(test_file_is_private),
 		TEST(test_pool_round_trip),
 		TEST(test_sizes_are_apart),
+		TEST(test_uncertain_is_kept),
 		TEST(test_names_are_unique),
 		TEST(test_volume_round_trip),
 		TEST(test_delete_pool_takes_its_own),

@@ -607,14 +607,30 @@ def missing_files(t):
             elif file.is_symlink() or file.exists():
                 file.unlink()
             away.rename(file)
+    # All of it out of reach, as when its file system is not mounted: the record must not go alone.
+    away = t.scratch / "keep.away"
+    home.rename(away)
+    reply = api("DELETE", "/v1/pools/keep?wait=60&with_volumes=true")
+    t.equal((reply.status, reply.body["type"][18:]), (409, "backing-gone"), reply.raw)
+    t.check("--forget" in reply.body["hint"] and str(home) in reply.body["detail"], f"what to do: {reply.raw}")
+    t.equal(pools.pool("keep")["state"], "inactive", "still known")
+    away.rename(home)
     pools.change("POST", "/v1/pools/keep/activate")
-    t.log("missing files: 10 refused")
+    pools.create(t, "lost", 16)
+    pools.change("POST", "/v1/pools/lost/deactivate")
+    shutil.rmtree(t.scratch / "lost")
+    pools.change("DELETE", "/v1/pools/lost", expect=409)
+    done = tm.sh(["thinmgr", "pool", "delete", "lost", "--yes", "--forget"])
+    t.equal(api("GET", "/v1/pools/lost").status, 404, f"forgotten: {done.out}")
+    t.log("missing files: 12 refused")
 
 
 def strangers(t):
     """Names that somebody else's devices have."""
     for name in ("new:_pool", "new:_data", "new:_meta", "keep:w"):
         tm.sh(["dmsetup", "create", name, "--table", "0 8 zero"])
+        if name == "new:_data":  # a directory that was there stays
+            (t.scratch / "new").mkdir()
         try:
             before = pools.picture(t.scratch)
             if name == "keep:w":
@@ -631,6 +647,8 @@ def strangers(t):
             pools.same(t, before, after, f"a stranger named {name}")
         finally:
             tm.sh(["dmsetup", "remove", "--retry", name])
+        if name == "new:_data":
+            (t.scratch / "new").rmdir()
     pools.volume("keep", "w", 1)
     pools.change("DELETE", "/v1/pools/keep/volumes/w")
     t.log("strangers: 4 refused")

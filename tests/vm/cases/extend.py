@@ -346,7 +346,7 @@ def over_restart(t, stream):
     pools.policy("again", sample_seconds=10)
     tm.restart(kill=True)
     pools.destroy("again")
-    pools.wait_event("pool-deleted", last, 10, pool="again")  # written down just after the end
+    pools.wait_event("pool-deleted", last, 10)  # written down just after the end
     missed = pools.events(last)
     got = [e["type"] for e in missed]
     t.equal(got, ["pool-created", "daemon-started", "policy-changed", "daemon-started", "pool-deleted"], "events")
