@@ -131,19 +131,27 @@ def finish():
 
 # ---- on the host ---------------------------------------------------------------------------------
 
-def wait_booted(t, before, limit=180):
+def wait_booted(t, before, provoked, limit=180):
     """Until the machine, which resets itself, is up as another boot."""
     end = time.monotonic() + limit
+    why = "it goes on as it was"
     while time.monotonic() < end:
         time.sleep(1)
         try:
             t.vm.wait_up(30)
             now = t.call("boot_id", limit=30)
-        except Exception:
+        except Exception as err:
+            why = str(err)
             continue
         if now != before:
             return now
-    raise tm.Failed(f"the machine did not reset within {limit} s")
+        if provoked.poll() is not None:
+            break
+    provoked.kill()
+    t.log(f"what asked for it said: {provoked.stdout.read().decode(errors='replace')}")
+    console = t.vm.console.read_text(errors="replace").splitlines()
+    t.log("the end of the console:\n" + "\n".join(console[-30:]))
+    raise tm.Failed(f"the machine did not reset within {limit} s: {why}")
 
 
 def under_load(t, kept):
@@ -186,7 +194,7 @@ def run(t):
         boot = t.call("boot_id")
         before = t.call("arm", kind, step)
         provoked = t.start("provoke", kind)
-        wait_booted(t, boot)
+        wait_booted(t, boot, provoked)
         provoked.kill()
         provoked.wait()
         t.call("examine", before, kind, done, *kept, limit=180)
