@@ -806,8 +806,9 @@ static int find_late(sd_event_source *source, uint64_t usec, void *userdata)
 		pool->look_is_late = true;
 		tm_log_fields(LOG_WARNING, &fields,
 			      "Looking at pool %s has taken %" PRIu64
-			      " s so far: the kernel does not answer. It is not extended until "
-			      "then; the kernel log (journalctl -k) may say what it waits for.",
+			      " s so far: the kernel does not answer, and until it does the pool "
+			      "cannot be extended. The kernel log (journalctl -k) may say what it "
+			      "waits for.",
 			      pool->record.name, (now - pool->look_began_usec) / TM_USEC_PER_SEC);
 		if (tm_crew_grow(core->urgent) < 0)
 			tm_log(LOG_ERR, "There is no further thread to look at pools.");

@@ -350,7 +350,7 @@ int tm_parts_switch_pool(struct tm_core *core, const struct tm_pool_record *form
 		*ret_suspended = true;
 		fields.error = &local;
 		tm_log_fields(LOG_CRIT, &fields,
-			      "Pool %s is left suspended, its volumes stand still: %s This is "
+			      "Pool %s is left suspended and its volumes stand still: %s. It is "
 			      "tried again every few seconds.",
 			      former->name, local.detail);
 	}

@@ -79,7 +79,7 @@ def hung(t):
             writers[name] = pools.Writer(devices[name], 8, seed=7, offset_mib=at[name])
 
         def late():
-            return {m.get("THINMGR_POOL") or m["MESSAGE"].split()[3] for m in tm.journal(cursor)
+            return {m["TM_POOL"] for m in tm.journal(cursor)
                     if "does not answer" in m.get("MESSAGE", "")}
 
         tm.wait_for(lambda: len(late()) >= HUNG, 90, "all of them told of")

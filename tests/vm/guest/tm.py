@@ -185,8 +185,10 @@ def journal(since_cursor: str | None = None, unit: str = "thinmgrd") -> list[dic
     return [json.loads(line) for line in sh(argv).out.splitlines() if line.startswith("{")]
 
 
-def journal_cursor() -> str | None:
-    text = sh(["journalctl", "--no-pager", "-n", "1", "--show-cursor", "-o", "cat"]).out
+def journal_cursor(unit: str = "thinmgrd") -> str | None:
+    """Where the unit's journal ends. (After the cursor of another's line journalctl leaves out one
+    line too many.)"""
+    text = sh(["journalctl", "--no-pager", "-n", "1", "--show-cursor", "-o", "cat", "-u", unit]).out
     found = re.search(r"^-- cursor: (.+)$", text, re.MULTILINE)
     return found[1] if found else None
 
