@@ -170,7 +170,10 @@ static int take_lock(void)
 {
 	int fd;
 
-	if (mkdir(RUN_DIRECTORY, 0755) < 0 && errno != EEXIST)
+	/* Whoever may use the socket has to get there, whatever the umask. */
+	if (mkdir(RUN_DIRECTORY, 0755) == 0)
+		(void)chmod(RUN_DIRECTORY, 0755);
+	else if (errno != EEXIST)
 		return -errno;
 	fd = open(RUN_DIRECTORY "/thinmgrd.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)

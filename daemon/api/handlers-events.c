@@ -84,7 +84,9 @@ static int read_filter(struct tm_request *request, struct tm_event_filter *filte
 	    tm_url_query_uint(query, "limit", 1, TM_LIST_MAX, &limit, err) < 0 ||
 	    read_order(request, &filter->newest_first) < 0)
 		return -EINVAL;
-	if (cursor > filter->after_seq)
+	if (filter->newest_first)
+		filter->before_seq = cursor;
+	else if (cursor > filter->after_seq)
 		filter->after_seq = cursor;
 	filter->limit = (uint32_t)limit;
 	return 0;
@@ -177,7 +179,7 @@ int tm_handle_event_list(struct tm_request *request)
 	items = json_array();
 	for (size_t i = 0; i < n; i++) {
 		(void)json_array_append_new(items, tm_encode_event(&events[i]));
-		if (i + 1 == filter.limit && !filter.newest_first)
+		if (i + 1 == filter.limit)
 			(void)snprintf(next, sizeof(next), "%" PRIu64, events[i].seq);
 		tm_event_done(&events[i]);
 	}

@@ -43,7 +43,7 @@ static int create_thin(struct tm_op *op, struct tm_error *err)
 	r = tm_dm_message(op->core->dm, name, message, &local);
 	if (r == -EEXIST) {
 		/* Not made by us: make sure undoing does not delete it. */
-		op->items[0].dev_id = TM_DEV_ID_MAX + 1;
+		op->items[0].dev_id = TM_DEV_ID_NONE;
 		return tm_error_set(err, TM_ERR_WRONG_STATE, EEXIST,
 				    "Pool %s has a device in its metadata that is not recorded; it "
 				    "was changed by somebody else.",
@@ -398,7 +398,7 @@ static int snapshot_make(struct tm_op *op, struct tm_error *err)
 		r = tm_dm_message(op->core->dm, name, message, &local);
 		if (r == -EEXIST) {
 			for (size_t k = i; k < op->n_items; k++)
-				op->items[k].dev_id = TM_DEV_ID_MAX + 1;
+				op->items[k].dev_id = TM_DEV_ID_NONE;
 			return tm_error_set(err, TM_ERR_WRONG_STATE, EEXIST,
 					    "Pool %s has a device in its metadata that is not "
 					    "recorded; it was changed by somebody else.",

@@ -138,7 +138,7 @@ static int volumes_from_json(json_t *list, struct tm_volume_record **ret, size_t
 				"origin", &origin, "active", &active, "read_only", &read_only,
 				"created", &created) < 0 ||
 		    tm_uuid_parse(id, &v[i].id) < 0 || !tm_name_valid(name) ||
-		    !in_range(dev_id, TM_DEV_ID_MAX) || !in_range(size, INT64_MAX) ||
+		    !in_range(dev_id, TM_DEV_ID_NONE) || !in_range(size, INT64_MAX) ||
 		    !in_range(created, INT64_MAX))
 			return -EINVAL;
 		if (origin[0] && tm_uuid_parse(origin, &v[i].origin) < 0)

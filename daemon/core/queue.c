@@ -328,6 +328,21 @@ static bool overlaps(const char *a, const char *b)
 	return strncmp(a, b, l) == 0 && (la == lb || (la < lb ? b[l] == '/' : a[l] == '/'));
 }
 
+static int check_directory(struct tm_core *core, const char *directory, const char *field,
+			   struct tm_error *err)
+{
+	for (size_t i = 0; i < core->n_pools; i++) {
+		if (!overlaps(core->pools[i]->record.directory, directory))
+			continue;
+		(void)tm_error_field(err, TM_ERR_EXISTS, field,
+				     "The directory %s belongs to pool %s.",
+				     core->pools[i]->record.directory, core->pools[i]->record.name);
+		tm_error_hint(err, "Give each pool a directory of its own, none inside another's.");
+		return -EEXIST;
+	}
+	return 0;
+}
+
 static int check_new_pool(struct tm_core *core, struct tm_pool_record *record, struct tm_error *err)
 {
 	if (!core->system.target_version[0]) {
@@ -341,16 +356,7 @@ static int check_new_pool(struct tm_core *core, struct tm_pool_record *record, s
 				     "There is a pool named %s already.", record->name);
 		return -EEXIST;
 	}
-	for (size_t i = 0; i < core->n_pools; i++) {
-		if (!overlaps(core->pools[i]->record.directory, record->directory))
-			continue;
-		(void)tm_error_field(err, TM_ERR_EXISTS, "/backing/directory",
-				     "The directory %s belongs to pool %s.",
-				     core->pools[i]->record.directory, core->pools[i]->record.name);
-		tm_error_hint(err, "Give each pool a directory of its own, none inside another's.");
-		return -EEXIST;
-	}
-	return 0;
+	return check_directory(core, record->directory, "/backing/directory", err);
 }
 
 static int submit_checked(struct submission *s)
@@ -370,7 +376,11 @@ static int submit_checked(struct submission *s)
 		r = check_new_pool(core, &cmd->pool_create.record, &s->err);
 		if (r < 0)
 			return r;
-	} else if (cmd->kind != TM_CMD_POOL_IMPORT) {
+	} else if (cmd->kind == TM_CMD_POOL_IMPORT) {
+		r = check_directory(core, cmd->pool_import.directory, "/directory", &s->err);
+		if (r < 0)
+			return r;
+	} else {
 		pool = tm_core_find_pool(core, cmd->pool);
 		if (!pool)
 			return tm_error_set(&s->err, TM_ERR_NOT_FOUND, ENOENT,

@@ -257,7 +257,21 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 			struct raising x = { .core = core, .record = pool->record };
 			int r = raise_device(&x);
 
-			take_raised(pool, &x);
+			/* At once, not by the recorder: it would come after what the operation
+			 * writes down. */
+			if (x.status_valid && !same_sizes(&pool->record, &x.record)) {
+				const struct tm_pool_sizes sizes = {
+					.data_bytes = x.record.data_bytes,
+					.data_reserve_bytes = x.record.data_reserve_bytes,
+					.metadata_bytes = x.record.metadata_bytes,
+					.metadata_reserve_bytes = x.record.metadata_reserve_bytes,
+					.low_water_bytes = x.record.low_water_bytes,
+				};
+
+				pool->record = x.record;
+				(void)tm_store_set_sizes(core->store, &pool->record.id, &sizes,
+							 NULL);
+			}
 			if (r < 0) {
 				mark_uncertain(pool, x.err.detail);
 				pool->unsettled = true;

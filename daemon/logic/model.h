@@ -25,6 +25,7 @@
 #define TM_VOLUME_MIN_BYTES   ((uint64_t)64 << 10)
 #define TM_VOLUME_MAX_BYTES   ((uint64_t)1 << 62)
 #define TM_DEV_ID_MAX         ((1u << 24) - 1)
+#define TM_DEV_ID_NONE        (TM_DEV_ID_MAX + 1) /* within an operation: not ours to delete */
 
 /* Ordered by degradation: a larger value is a worse mode. */
 enum tm_pool_mode {

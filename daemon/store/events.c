@@ -113,19 +113,22 @@ int tm_store_read_events(struct tm_store_reader *r, const struct tm_event_filter
 
 	if (limit == 0 || limit > TM_STORE_LIMIT_MAX)
 		limit = TM_STORE_LIMIT_MAX;
-	(void)snprintf(sql, sizeof(sql),
-		       "SELECT seq, time_usec, type, pool, pool_name, volume_name, operation,"
-		       " message, data FROM events WHERE seq > ?%s%s%s%s%s ORDER BY seq%s LIMIT ?",
-		       filter->since_usec ? " AND time_usec >= ?" : "",
-		       filter->until_usec ? " AND time_usec < ?" : "",
-		       filter->pool ? " AND pool = ?" : "",
-		       filter->type >= 0 ? " AND type = ?" : "",
-		       filter->min_severity > TM_SEV_INFO ? " AND severity >= ?" : "",
-		       filter->newest_first ? " DESC" : "");
+	(void)snprintf(
+		sql, sizeof(sql),
+		"SELECT seq, time_usec, type, pool, pool_name, volume_name, operation,"
+		" message, data FROM events WHERE seq > ?%s%s%s%s%s%s ORDER BY seq%s LIMIT ?",
+		filter->before_seq ? " AND seq < ?" : "",
+		filter->since_usec ? " AND time_usec >= ?" : "",
+		filter->until_usec ? " AND time_usec < ?" : "", filter->pool ? " AND pool = ?" : "",
+		filter->type >= 0 ? " AND type = ?" : "",
+		filter->min_severity > TM_SEV_INFO ? " AND severity >= ?" : "",
+		filter->newest_first ? " DESC" : "");
 	rc = tm_query_begin(&q, &r->db, sql, "read the events", err);
 	if (rc < 0)
 		return rc;
 	tm_bind_time(&q, filter->after_seq);
+	if (filter->before_seq)
+		tm_bind_time(&q, filter->before_seq);
 	if (filter->since_usec)
 		tm_bind_time(&q, filter->since_usec);
 	if (filter->until_usec)

@@ -169,6 +169,7 @@ int tm_store_rollup(struct tm_store *s, uint64_t now_realtime_usec, uint64_t kee
 /* Reading, from a reader. Arrays are the caller's to free (each element with its _done). */
 struct tm_event_filter {
 	uint64_t after_seq;              /* only larger numbers */
+	uint64_t before_seq;             /* only smaller numbers; 0: all */
 	uint64_t since_usec, until_usec; /* 0: open */
 	const struct tm_uuid *pool;      /* NULL: any */
 	int type;                        /* enum tm_event_type or -1 */

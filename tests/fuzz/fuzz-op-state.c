@@ -33,7 +33,7 @@ static void check_volumes(const struct tm_volume_record *v, size_t n)
 	struct tm_uuid id;
 
 	for (size_t i = 0; v && i < n; i++) {
-		assert(tm_name_valid(v[i].name) && v[i].dev_id <= TM_DEV_ID_MAX);
+		assert(tm_name_valid(v[i].name) && v[i].dev_id <= TM_DEV_ID_NONE);
 		assert(tm_uuid_parse(v[i].id.text, &id) == 0);
 		assert(!v[i].origin.text[0] || tm_uuid_parse(v[i].origin.text, &id) == 0);
 	}

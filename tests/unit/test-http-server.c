@@ -401,6 +401,13 @@ static void pages_lists(void **state)
 	assert_string_equal(text_of(json_array_get(items, 0), "type"), "extended");
 	assert_non_null(
 		json_object_get(json_object_get(json_array_get(items, 0), "data"), "figure"));
+	assert_string_equal(text_of(reply.json, "next"), "5");
+	done(&reply);
+	reply = ask("GET", "/v1/events?limit=2&order=desc&cursor=5", "", NULL);
+	items = json_object_get(reply.json, "items");
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(items, 0), "seq")), 4);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(items, 1), "seq")), 3);
+	assert_string_equal(text_of(reply.json, "next"), "3");
 	done(&reply);
 }
 

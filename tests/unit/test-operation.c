@@ -612,7 +612,7 @@ static void bad_state_is_refused(void **state)
 		const char *member, *value;
 	} item_cases[] = {
 		{ "id", "\"\"" },      { "id", "\"x\"" },   { "name", "\"\"" },
-		{ "name", "\"a/b\"" }, { "dev_id", "-1" },  { "dev_id", "16777216" },
+		{ "name", "\"a/b\"" }, { "dev_id", "-1" },  { "dev_id", "16777217" },
 		{ "size", "-1" },      { "size", "null" },  { "origin", "\"x\"" },
 		{ "active", "0" },     { "created", "-1" }, { "read_only", "null" },
 	};

@@ -748,6 +748,10 @@ static void test_event_filters(void **state)
 		      "5 4 ");
 	assert_events(f, &(struct tm_event_filter){ .type = -1, .after_seq = 3 }, "4 5 ");
 	assert_events(f, &(struct tm_event_filter){ .type = -1, .after_seq = UINT64_MAX }, "");
+	assert_events(f,
+		      &(struct tm_event_filter){
+			      .type = -1, .after_seq = 1, .before_seq = 4, .newest_first = true },
+		      "3 2 ");
 	assert_events(f, &(struct tm_event_filter){ .type = -1, .pool = &one }, "2 3 5 ");
 	assert_events(f, &(struct tm_event_filter){ .type = TM_EVENT_LOW_SPACE }, "2 4 ");
 	assert_events(f,
