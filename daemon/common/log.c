@@ -82,8 +82,8 @@ static void append_once(char text[MESSAGE_SIZE], const char *join, const char *m
 }
 
 struct journal_fields {
-	char text[9][MESSAGE_SIZE + 32];
-	struct iovec iov[9];
+	char text[10][MESSAGE_SIZE + 32];
+	struct iovec iov[10];
 	int n;
 };
 
@@ -116,6 +116,7 @@ static int write_journal(int level, const struct tm_log_fields *fields, const ch
 		add_field(&f, "TM_POOL", fields->pool);
 		add_field(&f, "TM_VOLUME", fields->volume);
 		add_field(&f, "TM_OPERATION", fields->operation);
+		add_field(&f, "TM_EVENT", fields->event);
 		add_field(&f, "MESSAGE_ID", fields->message_id);
 		if (fields->error && fields->error->code != TM_OK) {
 			add_field(&f, "TM_ERROR", tm_error_slug(fields->error->code));

@@ -26,6 +26,7 @@ struct tm_log_fields {
 	const char *pool;
 	const char *volume;
 	const char *operation;
+	const char *event; /* type of the event that the message tells of */
 	const char *message_id;
 	const struct tm_error *error;
 };

@@ -209,6 +209,7 @@ void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, con
 	va_start(ap, fmt);
 	(void)vsnprintf(e->event.message, sizeof(e->event.message), fmt, ap);
 	va_end(ap);
+	fields.event = tm_event_slug(spec->type);
 	fields.message_id = tm_event_message_id(spec->type);
 	tm_log_fields(severity_level(tm_event_severity(spec->type)), &fields, "%s",
 		      e->event.message);
