@@ -131,7 +131,7 @@ def one(request: dict) -> dict:
     if not ok and tm.installed():
         argv = ["journalctl", "--no-pager", "-o", "short-precise", "-u", "thinmgrd", "-n", "80"]
         if cursor:
-            argv.append(f"--after-cursor={cursor}")
+            argv.append(f"--cursor={cursor}")
         for line in tm.sh(argv, check=False).out.splitlines():
             print(f"journal: {line}", flush=True)
     # Last, when nothing is mounted there or uses files in it.

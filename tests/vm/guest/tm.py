@@ -179,10 +179,13 @@ def restart(kill: bool = False) -> None:
 
 
 def journal(since_cursor: str | None = None, unit: str = "thinmgrd") -> list[dict]:
+    """A unit's messages, or those after one message of the whole journal."""
     argv = ["journalctl", "--no-pager", "-o", "json", "-u", unit]
     if since_cursor:
-        argv.append(f"--after-cursor={since_cursor}")
-    return [json.loads(line) for line in sh(argv).out.splitlines() if line.startswith("{")]
+        # Not --after-cursor: where the cursor's own message is another unit's, that leaves out one of this unit's.
+        argv.append(f"--cursor={since_cursor}")
+    found = [json.loads(line) for line in sh(argv).out.splitlines() if line.startswith("{")]
+    return [entry for entry in found if entry["__CURSOR"] != since_cursor]
 
 
 def journal_cursor(unit: str = "thinmgrd") -> str | None:
