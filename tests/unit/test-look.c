@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A look at a pool, with a kernel that only talks: what is decided from its status, what is asked
+ * of it, and what is told of it.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "running-core.h"
+
+/* Levels decide: one block above the mark nothing happens, at it the pool grows. */
+static void grows_at_its_mark(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_pool_record row;
+
+	kernel.status.data_used = BLOCKS - MARK - 1;
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.n_loads, 0);
+
+	kernel.status.data_used++;
+	look(f);
+	told(f, "low-space extended");
+	assert_true(kernel.status.data_total > BLOCKS);
+	assert_int_equal(kernel.n_loads, 1);
+	assert_int_equal(kernel.n_resumes, 1);
+	assert_int_equal(f->pool->record.data_bytes, kernel.status.data_total * BLOCK);
+	assert_int_equal(f->pool->record.low_water_bytes, kernel.mark_blocks * BLOCK);
+	/* What it grew by came out of the reserve. */
+	assert_int_equal(f->pool->record.data_bytes + f->pool->record.data_reserve_bytes,
+			 2 * BLOCKS * BLOCK);
+	assert_int_equal(f->pool->data.extensions, 1);
+	assert_int_equal(f->pool->data.reaction.count, 1);
+	assert_int_equal(f->pool->metadata.extensions, 0);
+	assert_int_equal(tm_store_load_pool(f->base.core.store, &f->pool->record.id, &row, NULL),
+			 0);
+	assert_int_equal(row.data_bytes, f->pool->record.data_bytes);
+	assert_int_equal(row.low_water_bytes, f->pool->record.low_water_bytes);
+
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.n_loads, 1);
+}
+
+/* Metadata takes all that lies below at once, by a resume of the same table. */
+static void metadata_grows(void **state)
+{
+	struct fixture *f = *state;
+
+	f->pool->record.metadata_reserve_bytes = 1024 * TM_METADATA_BLOCK;
+	kernel.more_meta = 1024;
+	kernel.status.metadata_used = 1024 - 256;
+	look(f);
+	told(f, "metadata-low-space extended");
+	assert_int_equal(kernel.n_loads, 1);
+	assert_int_equal(kernel.table_blocks, BLOCKS);
+	assert_int_equal(kernel.status.metadata_total, 2048);
+	assert_int_equal(f->pool->record.metadata_bytes, 2048 * TM_METADATA_BLOCK);
+	assert_int_equal(f->pool->record.metadata_reserve_bytes, 0);
+	assert_int_equal(f->pool->metadata.extensions, 1);
+	assert_int_equal(f->pool->data.extensions, 0);
+}
+
+/* A resume succeeds where the kernel refuses: told once, tried again, and told when it goes on. */
+static void says_when_it_does_not_grow(void **state)
+{
+	struct fixture *f = *state;
+
+	kernel.refuses = true;
+	kernel.status.data_used = BLOCKS - MARK;
+	look(f);
+	told(f, "low-space extend-failed");
+	assert_int_equal(kernel.n_loads, 1);
+	assert_int_equal(f->pool->data.extensions, 0);
+	assert_int_equal(f->pool->data.reaction.count, 0);
+	assert_int_equal(f->pool->record.data_bytes, BLOCKS * BLOCK);
+	assert_int_equal(f->pool->record.data_reserve_bytes, BLOCKS * BLOCK);
+	assert_int_equal(f->pool->data.backoff.failures, 1);
+	assert_non_null(f->pool->retry_timer);
+
+	/* Backing off, it is looked at and left alone. */
+	f->pool->data.backoff.not_before_usec = tm_now_monotonic_usec() + 3600 * TM_USEC_PER_SEC;
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.n_loads, 1);
+
+	/* A further failure is not told again. */
+	f->pool->data.backoff.not_before_usec = 0;
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.n_loads, 2);
+	assert_int_equal(f->pool->data.backoff.failures, 2);
+
+	kernel.refuses = false;
+	f->pool->data.backoff.not_before_usec = 0;
+	look(f);
+	told(f, "extended extend-resumed");
+	assert_int_equal(f->pool->data.backoff.failures, 0);
+}
+
+static void load_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	kernel.load_error = ENOMEM;
+	kernel.status.data_used = BLOCKS - MARK;
+	look(f);
+	told(f, "low-space extend-failed");
+	assert_int_equal(kernel.n_resumes, 0);
+	assert_int_equal(f->pool->record.data_bytes, BLOCKS * BLOCK);
+}
+
+static void policy_says_no(void **state)
+{
+	struct fixture *f = *state;
+
+	f->pool->record.policy.data.enabled = false;
+	kernel.status.data_used = BLOCKS - 1;
+	look(f);
+	told(f, "low-space");
+	assert_int_equal(kernel.n_loads, 0);
+
+	f->pool->record.policy.data.enabled = true;
+	f->pool->record.policy.data.maximum_bytes = BLOCKS * BLOCK;
+	look(f);
+	told(f, "extend-failed");
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.n_loads, 0);
+	assert_int_equal(f->pool->data.verdict, TM_EXTEND_AT_MAXIMUM);
+}
+
+/* Uncertain means hands off: it is watched, and what is seen is told. */
+static void uncertain_is_left_alone(void **state)
+{
+	struct fixture *f = *state;
+
+	f->pool->state = TM_POOL_UNCERTAIN;
+	kernel.status.data_used = BLOCKS - 1;
+	look(f);
+	told(f, "low-space");
+	assert_int_equal(kernel.n_loads, 0);
+	assert_int_equal(f->pool->status.data_used, BLOCKS - 1);
+	assert_int_equal(f->pool->state, TM_POOL_UNCERTAIN);
+}
+
+static void needs_check_first(void **state)
+{
+	struct fixture *f = *state;
+
+	kernel.status.mode = TM_MODE_READ_ONLY;
+	kernel.status.needs_check = true;
+	kernel.status.data_used = BLOCKS - 1;
+	look(f);
+	told(f, "low-space mode-changed needs-check extend-failed");
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.n_loads, 0);
+}
+
+/* Writes wait for space: since when is told, and when they go on. */
+static void queues_and_goes_on(void **state)
+{
+	struct fixture *f = *state;
+
+	f->pool->record.policy.data.enabled = false;
+	kernel.status.mode = TM_MODE_OUT_OF_DATA_SPACE;
+	kernel.status.data_used = BLOCKS;
+	look(f);
+	told(f, "low-space mode-changed out-of-space queueing");
+	assert_true(f->pool->queueing_since_usec > 0);
+	look(f);
+	told(f, "");
+
+	f->pool->record.policy.data.enabled = true;
+	f->pool->record.data_reserve_bytes = 4 * BLOCKS * BLOCK;
+	look(f);
+	told(f, "extended mode-changed queueing-ended");
+	assert_int_equal(f->pool->queueing_since_usec, 0);
+	assert_int_equal(f->pool->status.mode, TM_MODE_WRITE);
+}
+
+static void disappears(void **state)
+{
+	struct fixture *f = *state;
+
+	kernel.gone = true;
+	look(f);
+	told(f, "pool-vanished");
+	assert_int_equal(f->pool->state, TM_POOL_INACTIVE);
+	assert_non_null(strstr(f->pool->state_reason, "removed"));
+	look(f);
+	told(f, "");
+}
+
+/* A transaction id that nobody here moved. */
+static void changed_by_somebody_else(void **state)
+{
+	struct fixture *f = *state;
+
+	kernel.status.transaction_id = 7;
+	look(f);
+	told(f, "transaction-mismatch");
+	look(f);
+	told(f, "");
+}
+
+/* However often it is asked for meanwhile: one more look, and what was seen first counts. */
+static void asked_for_during_a_look(void **state)
+{
+	struct fixture *f = *state;
+	const unsigned int before = kernel.n_status;
+
+	tm_pool_look(f->pool, 0);
+	assert_true(f->pool->looking);
+	tm_pool_look(f->pool, 0);
+	tm_pool_look(f->pool, 1000);
+	tm_pool_look(f->pool, 2000);
+	assert_true(f->pool->look_again);
+	assert_int_equal(f->pool->look_again_seen_usec, 1000);
+	rest(f);
+	assert_false(f->pool->look_again);
+	assert_int_equal(kernel.n_status, before + 2);
+}
+
+/* A pool that is not up is not looked at. */
+static void not_up(void **state)
+{
+	struct fixture *f = *state;
+	const unsigned int before = kernel.n_status;
+
+	f->pool->state = TM_POOL_INACTIVE;
+	look(f);
+	assert_int_equal(kernel.n_status, before);
+	told(f, "");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, running_setup, running_teardown)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		TEST(grows_at_its_mark),
+		TEST(metadata_grows),
+		TEST(says_when_it_does_not_grow),
+		TEST(load_is_refused),
+		TEST(policy_says_no),
+		TEST(uncertain_is_left_alone),
+		TEST(needs_check_first),
+		TEST(queues_and_goes_on),
+		TEST(disappears),
+		TEST(changed_by_somebody_else),
+		TEST(asked_for_during_a_look),
+		TEST(not_up),
+	};
+
+	return cmocka_run_group_tests_name("look", tests, NULL, NULL);
+}

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An operation's way from a command to its end: what is refused before anything is made, what is
+ * durable when, in which order operations run, and who is told what.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "running-core.h"
+
+/* What became of a command. */
+struct answer {
+	struct fixture *f;
+	bool come, accepted;
+	enum tm_error_code code;
+	struct tm_uuid id;
+	enum tm_op_status recorded; /* what another process saw in that moment */
+	/* of the wait for its end */
+	bool over, ended;
+	uint64_t published_percent; /* of the policy, in the view of that moment */
+	unsigned int turn;          /* which of all answers it was */
+};
+
+static unsigned int n_over;
+
+static void submitted(void *userdata, const struct tm_operation_record *op,
+		      const struct tm_error *err)
+{
+	struct answer *a = userdata;
+	struct tm_operation_record row = { 0 };
+
+	assert_false(a->come);
+	a->come = true;
+	a->accepted = op != NULL;
+	a->code = err ? err->code : TM_OK;
+	if (!op)
+		return;
+	a->id = op->id;
+	if (!op->id.text[0])
+		return;
+	assert_int_equal(tm_store_read_operation(a->f->base.reader, &op->id, &row, NULL), 0);
+	a->recorded = row.status;
+	tm_operation_record_done(&row);
+}
+
+static void over(void *userdata, bool ended)
+{
+	struct answer *a = userdata;
+	tm_auto_view struct tm_view *view = tm_core_view(&a->f->base.core);
+	const struct tm_pool_view *pool = tm_view_pool(view, "tank");
+
+	assert_false(a->over);
+	a->over = true;
+	a->ended = ended;
+	a->turn = ++n_over;
+	a->published_percent = pool ? pool->record.policy.data.low_water_percent : 0;
+}
+
+/* A new policy for tank: an operation that only changes the database. */
+static struct tm_command *policy_command(struct fixture *f, unsigned int percent)
+{
+	struct tm_command *cmd = calloc(1, sizeof(*cmd));
+
+	assert_non_null(cmd);
+	cmd->kind = TM_CMD_POOL_POLICY;
+	(void)snprintf(cmd->pool, sizeof(cmd->pool), "tank");
+	cmd->pool_policy.policy = f->pool->record.policy;
+	cmd->pool_policy.policy.data.low_water_percent = percent;
+	return cmd;
+}
+
+static void until(struct fixture *f, const bool *come)
+{
+	const uint64_t end = tm_now_monotonic_usec() + LIMIT_USEC;
+
+	while (!*come) {
+		if (tm_now_monotonic_usec() > end)
+			fail_msg("no answer");
+		turn(f);
+	}
+}
+
+static void submit(struct fixture *f, struct tm_command *cmd, bool dry_run, struct answer *a)
+{
+	*a = (struct answer){ .f = f };
+	tm_core_submit(&f->base.core, cmd, dry_run, submitted, a);
+	until(f, &a->come);
+}
+
+static size_t n_recorded(struct fixture *f)
+{
+	struct tm_operation_record *rows = NULL;
+	size_t n = 0;
+
+	assert_int_equal(tm_store_read_operations(f->base.reader,
+						  &(struct tm_operation_filter){ .status = -1 },
+						  &rows, &n, NULL),
+			 0);
+	for (size_t i = 0; i < n; i++)
+		tm_operation_record_done(&rows[i]);
+	free(rows);
+	return n;
+}
+
+static void runs_to_its_end(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_operation_record row = { 0 };
+	struct tm_pool_record pool;
+	struct answer a;
+
+	submit(f, policy_command(f, 33), false, &a);
+	assert_true(a.accepted);
+	/* Whoever has its number finds it, whatever happens to the daemon. */
+	assert_int_equal(a.recorded, TM_OP_QUEUED);
+	tm_core_wait(&f->base.core, &a.id, LIMIT_USEC, over, &a);
+	until(f, &a.over);
+	assert_true(a.ended);
+	/* Who waited for it sees what it did. */
+	assert_int_equal(a.published_percent, 33);
+	assert_int_equal(f->pool->record.policy.data.low_water_percent, 33);
+	assert_int_equal(f->base.core.n_unfinished, 0);
+	assert_int_equal(tm_core_operation(&f->base.core, &a.id, &row), -ENOENT);
+	assert_int_equal(tm_store_read_operation(f->base.reader, &a.id, &row, NULL), 0);
+	assert_int_equal(row.status, TM_OP_DONE);
+	assert_true(row.finished_usec >= row.started_usec && row.started_usec >= row.created_usec);
+	tm_operation_record_done(&row);
+	assert_int_equal(tm_store_load_pool(f->base.core.store, &f->pool->record.id, &pool, NULL),
+			 0);
+	assert_int_equal(pool.policy.data.low_water_percent, 33);
+	rest(f);
+	told(f, "policy-changed");
+
+	/* One that has ended is not waited for. */
+	a.over = false;
+	tm_core_wait(&f->base.core, &a.id, LIMIT_USEC, over, &a);
+	until(f, &a.over);
+	assert_true(a.ended);
+}
+
+/* One at a time for a pool, in the order they came; meanwhile each can be asked for. */
+static void one_after_the_other(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t finished_usec = 0;
+	struct answer a[4];
+
+	n_over = 0;
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
+		a[i] = (struct answer){ .f = f };
+		tm_core_submit(&f->base.core, policy_command(f, 20 + (unsigned int)i), false,
+			       submitted, &a[i]);
+	}
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
+		until(f, &a[i].come);
+		assert_true(a[i].accepted);
+		tm_core_wait(&f->base.core, &a[i].id, LIMIT_USEC, over, &a[i]);
+	}
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++)
+		until(f, &a[i].over);
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
+		struct tm_operation_record row = { 0 };
+
+		assert_true(a[i].ended);
+		assert_int_equal(a[i].turn, i + 1);
+		assert_int_equal(tm_store_read_operation(f->base.reader, &a[i].id, &row, NULL), 0);
+		assert_true(row.started_usec >= finished_usec);
+		finished_usec = row.finished_usec;
+		tm_operation_record_done(&row);
+	}
+	assert_int_equal(f->pool->record.policy.data.low_water_percent, 23);
+	assert_null(f->pool->queue);
+	assert_null(f->pool->running);
+	assert_int_equal(n_recorded(f), TM_ARRAY_SIZE(a));
+	rest(f);
+	told(f, "policy-changed policy-changed policy-changed policy-changed");
+}
+
+/* Nothing is recorded, and nothing waits, for what was refused. */
+static void refusals(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_command *cmd;
+	struct answer a;
+
+	cmd = policy_command(f, 33);
+	(void)snprintf(cmd->pool, sizeof(cmd->pool), "nowhere");
+	submit(f, cmd, false, &a);
+	assert_false(a.accepted);
+	assert_int_equal(a.code, TM_ERR_NOT_FOUND);
+
+	cmd = calloc(1, sizeof(*cmd));
+	assert_non_null(cmd);
+	cmd->kind = TM_CMD_VOLUME_DELETE;
+	(void)snprintf(cmd->pool, sizeof(cmd->pool), "tank");
+	(void)snprintf(cmd->volume, sizeof(cmd->volume), "none");
+	submit(f, cmd, false, &a);
+	assert_int_equal(a.code, TM_ERR_NOT_FOUND);
+
+	cmd = policy_command(f, 33);
+	cmd->if_match_valid = true;
+	cmd->if_match = f->pool->generation + 1;
+	submit(f, cmd, false, &a);
+	assert_int_equal(a.code, TM_ERR_PRECONDITION);
+
+	atomic_store(&f->base.core.stopping, true);
+	submit(f, policy_command(f, 33), false, &a);
+	assert_int_equal(a.code, TM_ERR_SHUTTING_DOWN);
+	atomic_store(&f->base.core.stopping, false);
+
+	assert_int_equal(n_recorded(f), 0);
+	assert_int_equal(f->base.core.n_unfinished, 0);
+
+	/* As it is, it may be changed: refused was what was wrong. */
+	cmd = policy_command(f, 33);
+	cmd->if_match_valid = true;
+	cmd->if_match = f->pool->generation;
+	submit(f, cmd, false, &a);
+	assert_true(a.accepted);
+	tm_core_wait(&f->base.core, &a.id, LIMIT_USEC, over, &a);
+	until(f, &a.over);
+	assert_int_equal(f->pool->generation, 2);
+	rest(f);
+}
+
+static void dry_run(void **state)
+{
+	struct fixture *f = *state;
+	const unsigned int before = f->pool->record.policy.data.low_water_percent;
+	struct answer a;
+
+	submit(f, policy_command(f, 33), true, &a);
+	assert_true(a.accepted);
+	assert_string_equal(a.id.text, "");
+	rest(f);
+	told(f, "");
+	assert_int_equal(n_recorded(f), 0);
+	assert_int_equal(f->base.core.n_unfinished, 0);
+	assert_int_equal(f->pool->record.policy.data.low_water_percent, before);
+}
+
+/* There is an end to what can wait, and it is said. */
+static void too_many(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_core *core = &f->base.core;
+	struct tm_op *ops = calloc(TM_ARRAY_SIZE(core->live), sizeof(*ops));
+	struct answer a;
+
+	assert_non_null(ops);
+	for (size_t i = 0; i < TM_ARRAY_SIZE(core->live); i++)
+		assert_int_equal(tm_core_enlist(core, &ops[i], NULL), 0);
+	submit(f, policy_command(f, 33), false, &a);
+	assert_int_equal(a.code, TM_ERR_TOO_MANY);
+	assert_int_equal(n_recorded(f), 0);
+
+	tm_core_delist(core, &ops[7]);
+	submit(f, policy_command(f, 33), false, &a);
+	assert_true(a.accepted);
+	tm_core_wait(core, &a.id, LIMIT_USEC, over, &a);
+	until(f, &a.over);
+	rest(f);
+	for (size_t i = 0; i < TM_ARRAY_SIZE(core->live); i++)
+		tm_core_delist(core, &ops[i]);
+	assert_int_equal(core->n_unfinished, 0);
+	free(ops);
+}
+
+/* Who waits is not kept longer than asked for; until it is published, an end is none. */
+static void waits_no_longer_than_asked(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_core *core = &f->base.core;
+	struct tm_op op = { .core = core, .record = { .id = id_of(77), .status = TM_OP_DONE } };
+	struct answer a = { .f = f };
+	struct tm_operation_record row;
+
+	assert_int_equal(tm_core_enlist(core, &op, NULL), 0);
+	assert_int_equal(tm_core_operation(core, &op.record.id, &row), 0);
+	assert_int_equal(row.status, TM_OP_RUNNING);
+	tm_core_wait(core, &op.record.id, 1000, over, &a);
+	until(f, &a.over);
+	assert_false(a.ended);
+	assert_null(core->waiters);
+	tm_core_delist(core, &op);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, running_setup, running_teardown)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		TEST(runs_to_its_end), TEST(one_after_the_other),
+		TEST(refusals),        TEST(dry_run),
+		TEST(too_many),        TEST(waits_no_longer_than_asked),
+	};
+
+	return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
+}
