@@ -132,7 +132,7 @@ demo: ## From nothing to a pool kept from running out, in a VM; KEEP=1 leaves it
 .PHONY: bench
 bench: ## Measure against a bare libdevmapper program and LVM2; results in build/bench.json
 	@packaging/install-deps --check --vm || packaging/install-deps --vm
-	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --bench
+	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --bench $(if $(BENCH),--bench-args "$(BENCH)")
 
 # ---- packaging -------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@
  *     probe leaves POOL VOLUME 0 0 0 -      writes once what metadata rounds need in the volume
  *
  * POOL is the pool's device-mapper name, VOLUME a thin volume in it that only this program writes.
- * The pool is filled up to just before the mark, left alone for SETTLE seconds, watched at rest for
- * WINDOW seconds, and then one write is made that crosses the mark. When the pool has grown
+ * The pool is filled up to just before the mark until it stays as it is for SETTLE seconds, watched
+ * at rest for WINDOW seconds, and then one write is made that crosses the mark. When the pool has grown
  * (at most LIMIT seconds later), another WINDOW seconds pass, so that what the manager does
  * afterwards is counted as well.
  *
@@ -44,9 +44,11 @@
 #define LAST_ID           ((1U << 24) - 1)
 #define FILL_BYTES        ((size_t)1 << 20)
 #define FILL_REST_MS      500
+#define FILL_DEVICES      32  /* made in a row: little beside what is there */
 #define DATA_DISTANCE     8   /* blocks from the mark while the pool settles */
 #define METADATA_DISTANCE 14  /* more than the transaction of a message takes for a moment */
 #define SETTLE_PERCENT    69  /* of metadata used while the pool settles: below LVM2's threshold */
+#define SETTLE_TRIES      8
 #define STEADY_PERCENT    50  /* the same before it is used up slowly */
 #define LEAVES            24  /* mapping-tree leaves that a burst of writes touches */
 #define LEAF_BLOCKS       130 /* written in a row: a leaf of their own */
@@ -182,14 +184,18 @@ static uint64_t metadata_free(const struct probe *p)
 }
 
 /* Use metadata until @blocks are free: a thin device without data takes one block. */
-static void leave_metadata(struct probe *p, uint64_t blocks)
+static void leave_metadata(struct probe *p, uint64_t blocks, bool slowly)
 {
 	struct tm_error err = { 0 };
+	unsigned int made = 0;
 	char message[64];
+
 	while (metadata_free(p) > blocks && p->next_id < LAST_ID) {
 		(void)snprintf(message, sizeof(message), "create_thin %u", p->next_id++);
 		if (tm_dm_message(p->dm, p->pool, message, &err) < 0 && err.errnum != EEXIST)
 			die("create_thin", &err);
+		if (slowly && ++made % FILL_DEVICES == 0)
+			rest_ms(FILL_REST_MS);
 	}
 }
 
@@ -319,7 +325,7 @@ static unsigned int cross(struct probe *p, uint64_t size, uint32_t event,
 
 			if (room < 2 * LEAVES)
 				break;
-			leave_metadata(p, room - METADATA_DISTANCE / 2);
+			leave_metadata(p, room - METADATA_DISTANCE / 2, false);
 			if (event_nr(p) != event)
 				return writes;
 			still(p, size, event);
@@ -347,13 +353,46 @@ static uint64_t go_steadily(struct probe *p, uint64_t size)
 	while (size_of(p) == size && tm_now_monotonic_usec() < end) {
 		struct tm_thin_pool_status s;
 
-		leave_metadata(p, metadata_free(p) - 1);
+		leave_metadata(p, metadata_free(p) - 1, false);
 		s = status(p);
 		if (!passed && s.metadata_used * 100 >= s.metadata_total * p->steady)
 			passed = tm_now_monotonic_usec();
 		rest_ms(125);
 	}
 	return passed;
+}
+
+/* Fill the pool up to a little before its mark. */
+static void fill(struct probe *p)
+{
+	const unsigned int percent = p->steady ? STEADY_PERCENT : SETTLE_PERCENT;
+	uint64_t total;
+
+	read_table(p);
+	if (!p->metadata) {
+		leave_data(p, p->mark_blocks + DATA_DISTANCE);
+		return;
+	}
+	total = status(p).metadata_total;
+	leave_metadata(p, total - total * percent / 100, true);
+}
+
+/* Fill the pool until its manager leaves it as it is. */
+static void settle(struct probe *p)
+{
+	for (unsigned int i = 0; i < SETTLE_TRIES; i++) {
+		uint64_t size, mark;
+
+		fill(p);
+		size = size_of(p);
+		mark = p->mark_blocks;
+		rest_ms(p->settle * 1000UL);
+		read_table(p);
+		if (size_of(p) == size && p->mark_blocks == mark)
+			return;
+	}
+	(void)fprintf(stderr, "probe: the pool does not come to rest\n");
+	exit(EXIT_FAILURE);
 }
 
 static void run_round(struct probe *p)
@@ -364,17 +403,7 @@ static void run_round(struct probe *p)
 	unsigned int writes = 0;
 	uint32_t event;
 
-	read_table(p);
-	if (p->metadata) {
-		s = status(p);
-		leave_metadata(p, s.metadata_total -
-					  s.metadata_total *
-						  (p->steady ? STEADY_PERCENT : SETTLE_PERCENT) /
-						  100);
-	} else {
-		leave_data(p, p->mark_blocks + DATA_DISTANCE);
-	}
-	rest_ms(p->settle * 1000UL);
+	settle(p);
 	rest_from = count(p);
 	rest_ms(p->window * 1000UL);
 	rest_to = count(p);
@@ -385,7 +414,7 @@ static void run_round(struct probe *p)
 	if (p->steady) {
 		/* from where it is */
 	} else if (p->metadata) {
-		leave_metadata(p, metadata_mark(size) + METADATA_DISTANCE);
+		leave_metadata(p, metadata_mark(size) + METADATA_DISTANCE, false);
 	} else {
 		leave_data(p, p->mark_blocks);
 	}
