@@ -9,8 +9,8 @@
  *
  * POOL is the pool's device-mapper name, VOLUME a thin volume in it that only this program writes.
  * The pool is filled up to just before the mark until it stays as it is for SETTLE seconds, watched
- * at rest for WINDOW seconds, and then one write is made that crosses the mark. When the pool has grown
- * (at most LIMIT seconds later), another WINDOW seconds pass, so that what the manager does
+ * at rest for WINDOW seconds, and then one write is made that crosses the mark. When the pool has
+ * grown (at most LIMIT seconds later), another WINDOW seconds pass, so that what the manager does
  * afterwards is counted as well.
  *
  * steadyPERCENT uses metadata up block by block instead, eight in a second, and tells when PERCENT
@@ -44,10 +44,10 @@
 #define LAST_ID           ((1U << 24) - 1)
 #define FILL_BYTES        ((size_t)1 << 20)
 #define FILL_REST_MS      500
-#define FILL_DEVICES      32  /* made in a row: little beside what is there */
-#define DATA_DISTANCE     8   /* blocks from the mark while the pool settles */
-#define METADATA_DISTANCE 14  /* more than the transaction of a message takes for a moment */
-#define SETTLE_PERCENT    69  /* of metadata used while the pool settles: below LVM2's threshold */
+#define FILL_DEVICES      32 /* made in a row: little beside what is there */
+#define DATA_DISTANCE     8  /* blocks from the mark while the pool settles */
+#define METADATA_DISTANCE 14 /* more than the transaction of a message takes for a moment */
+#define SETTLE_PERCENT    69 /* of metadata used while the pool settles: below LVM2's threshold */
 #define SETTLE_TRIES      8
 #define STEADY_PERCENT    50  /* the same before it is used up slowly */
 #define LEAVES            24  /* mapping-tree leaves that a burst of writes touches */
