@@ -497,21 +497,21 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 	return r;
 }
 
-/* Tell the loop device that is known to be on the file, or all that are, that its size changed. */
+/*
+ * Tell the loop device that is known to be on the file, or all that are, that its size changed.
+ * The known one is left in *ret_loop, the caller's to close.
+ */
 static int resize_loops(int fd, const char *path, unsigned int major, unsigned int minor,
-			struct tm_error *err)
+			struct tm_loop *ret_loop, struct tm_error *err)
 {
-	struct tm_loop loop = { .fd = -1 };
-
-	if (major && tm_loop_known(fd, major, minor, &loop) > 0) {
-		(void)close(loop.fd);
+	if (major && tm_loop_known(fd, major, minor, ret_loop) > 0)
 		return 0;
-	}
 	return tm_loop_resize(fd, path, err);
 }
 
 static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
-		     unsigned int major, unsigned int minor, struct tm_error *err)
+		     unsigned int major, unsigned int minor, struct tm_loop *ret_loop,
+		     uint64_t *ret_bytes, struct tm_error *err)
 {
 	const bool allocate = preallocated(pool, part);
 	char path[TM_PATH_SIZE + 16];
@@ -525,8 +525,9 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 	if (fd < 0)
 		return fd;
 	/* Large enough: an earlier run may have been cut off before the loop devices grew. */
+	*ret_bytes = (uint64_t)st.st_size;
 	if ((uint64_t)st.st_size >= bytes)
-		return resize_loops(fd, path, major, minor, err);
+		return resize_loops(fd, path, major, minor, ret_loop, err);
 
 	if (allocate) {
 		r = check_room(pool, fd, bytes - (uint64_t)st.st_size, err);
@@ -537,10 +538,12 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 	if (r < 0)
 		r = fail(err, -r, "grow", pool, part_name(part));
 	else
-		r = resize_loops(fd, path, major, minor, err);
+		r = resize_loops(fd, path, major, minor, ret_loop, err);
 	if (r < 0) {
 		(void)!ftruncate(fd, st.st_size);
 		(void)tm_loop_resize(fd, path, NULL);
+	} else {
+		*ret_bytes = bytes;
 	}
 	return r;
 }
@@ -548,7 +551,10 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			 struct tm_error *err)
 {
-	return grow_part(pool, part, bytes, 0, 0, err);
+	struct tm_loop loop = { .fd = -1 };
+	uint64_t now_bytes;
+
+	return grow_part(pool, part, bytes, 0, 0, &loop, &now_bytes, err);
 }
 
 int tm_backing_shrink_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
@@ -615,8 +621,21 @@ void tm_attachment_done(struct tm_attachment *a)
 	a->fd = -1;
 }
 
-static int attach(const struct tm_pool_record *pool, enum tm_part part, unsigned int major,
-		  unsigned int minor, struct tm_attachment *ret, struct tm_error *err)
+static struct tm_attachment attachment(const struct tm_loop *loop, uint64_t bytes)
+{
+	return (struct tm_attachment){
+		.segment = {
+			.major = loop->major,
+			.minor = loop->minor,
+			.length_sectors = bytes / TM_SECTOR,
+		},
+		.fd = loop->fd,
+		.direct_io = loop->direct_io,
+	};
+}
+
+int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
+		      struct tm_attachment *ret, struct tm_error *err)
 {
 	char path[TM_PATH_SIZE + 16];
 	struct tm_loop loop = { .fd = -1 };
@@ -628,37 +647,28 @@ static int attach(const struct tm_pool_record *pool, enum tm_part part, unsigned
 	tm_auto_close int fd = open_part(pool, part, O_RDWR, &st, err);
 	if (fd < 0)
 		return fd;
-	if (!major || tm_loop_known(fd, major, minor, &loop) <= 0) {
-		r = tm_loop_attach(fd, path, &loop, err);
-		if (r < 0)
-			return r;
-	}
-	*ret = (struct tm_attachment){
-		.segment = {
-			.major = loop.major,
-			.minor = loop.minor,
-			.length_sectors = (uint64_t)st.st_size / TM_SECTOR,
-		},
-		.fd = loop.fd,
-		.direct_io = loop.direct_io,
-	};
+	r = tm_loop_attach(fd, path, &loop, err);
+	if (r < 0)
+		return r;
+	*ret = attachment(&loop, (uint64_t)st.st_size);
 	return 0;
-}
-
-int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
-		      struct tm_attachment *ret, struct tm_error *err)
-{
-	return attach(pool, part, 0, 0, ret, err);
 }
 
 int tm_backing_grow_attached(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			     unsigned int major, unsigned int minor, struct tm_attachment *ret,
 			     struct tm_error *err)
 {
-	int r = grow_part(pool, part, bytes, major, minor, err);
+	struct tm_loop loop = { .fd = -1 };
+	uint64_t now_bytes = 0;
+	int r = grow_part(pool, part, bytes, major, minor, &loop, &now_bytes, err);
 
 	*ret = (struct tm_attachment){ .fd = -1 };
-	return r < 0 ? r : attach(pool, part, major, minor, ret, err);
+	if (r < 0)
+		return r;
+	if (loop.fd < 0)
+		return tm_backing_attach(pool, part, ret, err);
+	*ret = attachment(&loop, now_bytes);
+	return 0;
 }
 
 /* ---- the end ------------------------------------------------------------------------------ */
