@@ -124,8 +124,9 @@ class VM:
         argv += ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-user-config",
                  "-machine", "q35,vmport=off,smm=off", "-m", str(opt.memory_mib)]
         if opt.icount:
+            # Without ERMS the kernel copies words, not bytes: each one copied counts.
             argv += ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1",
-                     "-cpu", "max"]
+                     "-cpu", "max,-erms,-fsrm"]
         elif opt.accel == "kvm":
             argv += ["-accel", "kvm", "-cpu", "host", "-smp", str(opt.cpus)]
         else:
