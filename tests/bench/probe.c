@@ -44,14 +44,18 @@
 #define LAST_ID           ((1U << 24) - 1)
 #define FILL_BYTES        ((size_t)1 << 20)
 #define FILL_REST_MS      500
-#define FILL_DEVICES      32 /* made in a row: little beside what is there */
+#define FILL_DEVICES      8  /* made in a row: as slowly */
 #define DATA_DISTANCE     8  /* blocks from the mark while the pool settles */
 #define METADATA_DISTANCE 14 /* more than the transaction of a message takes for a moment */
-#define SETTLE_PERCENT    69 /* of metadata used while the pool settles: below LVM2's threshold */
-#define SETTLE_TRIES      8
-#define STEADY_PERCENT    50  /* the same before it is used up slowly */
-#define LEAVES            24  /* mapping-tree leaves that a burst of writes touches */
-#define LEAF_BLOCKS       130 /* written in a row: a leaf of their own */
+/*
+ * Of metadata used while the pool settles: below LVM2's threshold, and below what thinmgrd adds to
+ * its own for the kernel's reserve.
+ */
+#define SETTLE_PERCENT 60
+#define SETTLE_TRIES   4
+#define STEADY_PERCENT 50  /* the same before it is used up slowly */
+#define LEAVES         24  /* mapping-tree leaves that a burst of writes touches */
+#define LEAF_BLOCKS    130 /* written in a row: a leaf of their own */
 
 #define STATUS_AGAIN 2
 
@@ -283,7 +287,10 @@ static void still(const struct probe *p, uint64_t size, uint32_t event)
 {
 	if (size_of(p) == size && event_nr(p) == event)
 		return;
-	(void)fprintf(stderr, "probe: something happened before the mark was reached\n");
+	(void)fprintf(stderr,
+		      "probe: before the mark was reached: %" PRIu64 " to %" PRIu64
+		      " blocks, %u events\n",
+		      size, size_of(p), event_nr(p) - event);
 	exit(STATUS_AGAIN);
 }
 

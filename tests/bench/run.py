@@ -35,11 +35,12 @@ CGROUPS = Path("/sys/fs/cgroup/system.slice")
 
 # Both managers are asked for the same: extend at 70 % used, by a fifth.
 THRESHOLD, STEP = 70, 20
-SERIES = {"data": 2, "metadata": 3, "steady": 3}        # extensions of one pool before a new one is made
-START_MIB = {"data": 128, "metadata": 768, "steady": 768}  # its data space; for metadata enough never to grow
+SERIES = {"data": 2, "metadata": 2, "tie": 1, "steady": 2}  # extensions of a pool, then a new one is made
+TIE_MIB = 205         # 3,280 blocks: 70 % of them is a whole number, as it is of 9,840
+# A pool's data space; for metadata enough never to grow.
+START_MIB = {"data": 128, "metadata": 768, "tie": TIE_MIB, "steady": 768}
 META_MIB = 4
 SETTLE, WINDOW, LIMIT = 90, 3, 60   # seconds; a wait costs no real time here
-TIE_MIB = 205         # 3,280 blocks: 70 % of them is a whole number, as it is of 9,840
 RACE_START, RACE_MOST, RACE_WRITE = 512, 4096, 3072
 
 # Where time is taken in the kernel: when a pool speaks up, when it is larger and runs again, and
@@ -254,7 +255,7 @@ class Thinmgr(System):
     def make(self, data_mib: int, meta_mib: int, zeroing: bool = True) -> None:
         policy = [] if self.defaults else [
             "--low-water", str(100 - THRESHOLD), "--step", str(STEP), "--step-min", "1M",
-            "--metadata-low-water", str(100 - THRESHOLD), "--metadata-step", str(STEP), "--metadata-step-min", "1M"]
+            "--metadata-low-water", "25", "--metadata-step", str(STEP), "--metadata-step-min", "1M"]
         if not zeroing:
             policy += ["--no-zeroing"]
         if self.most_mib:
@@ -402,7 +403,7 @@ class Lvm(System):
 
 # ---- measuring -----------------------------------------------------------------------------------
 
-def one_round(system: System, kind: str, phase: random.Random) -> Round:
+def one_round(system: System, kind: str, phase: random.Random) -> Round | None:
     system.before_round(kind)
     # LVM2's monitor also looks every ten seconds: meet it at any point of that.
     time.sleep(phase.random() * 10)
@@ -411,8 +412,10 @@ def one_round(system: System, kind: str, phase: random.Random) -> Round:
             str(5 * LIMIT if kind == "steady" else LIMIT), str(TRACE)]
     if system.cgroup:
         argv.append(str(system.cgroup / "cpu.stat"))
-    while (done := sh(argv, check=False)).status == 2:
-        pass  # the manager looked by itself in between: not a round
+    done = sh(argv, check=False)
+    if done.status == 2:
+        say(f"bench: {system.name}, {kind}: not a round: {done.err.strip()}")
+        return None  # the manager looked by itself in between
     if done.status:
         raise tm.Failed(f"{system.name}, {kind}: {done.err}")
     return judge(kind, json.loads(done.out), trace_read(), system)
@@ -421,27 +424,25 @@ def one_round(system: System, kind: str, phase: random.Random) -> Round:
 def extend(system: System, kind: str, rounds: int, phase: random.Random) -> list[Round]:
     """`rounds` extensions of pools that each grow SERIES times."""
     results: list[Round] = []
+    spoilt = 0
+    probed = "data" if kind == "tie" else kind
     while len(results) < rounds:
         # In metadata rounds data is written in pieces of blocks, many times over.
-        system.make(START_MIB[kind], META_MIB, zeroing=kind == "data")
+        system.make(START_MIB[kind], META_MIB, zeroing=probed == "data")
         if kind == "metadata":
             sh([tool("probe"), "leaves", system.pool, system.volume, "0", "0", "0", "-"])
         for _ in range(min(SERIES[kind], rounds - len(results))):
-            results.append(one_round(system, kind, phase))
+            done = one_round(system, probed, phase)
+            if not done:
+                spoilt += 1
+                break
+            results.append(done)
         system.remove()
-        say(f"bench: {system.name}, {kind}: {len(results)} of {rounds} rounds,"
-            f" {results[-1].ms:.1f} ms the last")
-    return results
-
-
-def tie(system: System, rounds: int, phase: random.Random) -> list[Round]:
-    results = []
-    for _ in range(rounds):
-        system.make(TIE_MIB, META_MIB)
-        results.append(one_round(system, "data", phase))
-        system.remove()
-        say(f"bench: {system.name}, tie: {len(results)} of {rounds} rounds,"
-            f" {results[-1].ms:.1f} ms the last")
+        if spoilt > rounds:
+            raise tm.Failed(f"{system.name}, {kind}: hardly ever left alone until the mark")
+        if results:
+            say(f"bench: {system.name}, {kind}: {len(results)} of {rounds} rounds,"
+                f" {results[-1].ms:.1f} ms the last")
     return results
 
 
@@ -684,8 +685,7 @@ def main() -> int:
         for kind in ("data", "metadata", "tie", "steady"):
             if kind not in parts or (kind in ("tie", "steady") and system.name == "floor"):
                 continue
-            rounds = tie(system, args.rounds, phase) if kind == "tie" else \
-                extend(system, kind, args.rounds, phase)
+            rounds = extend(system, kind, args.rounds, phase)
             results.setdefault(kind, {})[system.name] = rounds
             say(f"bench: {system.name}, {kind}: {median([r.ms for r in rounds])} ms")
         if "race" in parts and system.name != "floor":
