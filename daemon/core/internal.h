@@ -77,10 +77,10 @@ struct tm_pool {
 
 	bool looking, look_again; /* a look is under way; another is asked for */
 	uint64_t look_again_seen_usec;
-	uint64_t look_began_usec; /* monotonic: of the one under way */
-	bool look_is_late;        /* it was told that it hangs */
-	bool left_suspended;      /* the kernel may have it suspended: the next look lets it go */
-	struct tm_arm *arming;    /* waiting for its turn, or at work */
+	struct look *look;   /* the one under way; what of it the main loop may read, look.c says */
+	bool look_is_late;   /* it was told that it hangs */
+	bool left_suspended; /* the kernel may have it suspended: the next look lets it go */
+	struct tm_arm *arming; /* waiting for its turn, or at work */
 	struct tm_backoff arm_backoff;
 	bool sample_due; /* the next look is a sample, too */
 	bool raising;    /* being brought up at the daemon's start: its queue waits */

@@ -48,6 +48,9 @@ struct look {
 	uint64_t seen_usec; /* 0: no event */
 	bool sample, may_remark;
 	bool let_go, left_suspended; /* to be resumed first; and what became of it */
+	/* Monotonic: since when a thread is at it; 0: not yet, or not any more. For the main loop.
+	 */
+	_Atomic uint64_t at_work_usec;
 	struct look_space data, metadata;
 
 	bool first_valid;
@@ -253,16 +256,13 @@ static void sample_volumes(struct look *l)
 static void look_done(void *arg);
 static void watch_lateness(struct tm_core *core, uint64_t at_usec);
 
-static void look_job(void *arg)
+static void work(struct look *l, uint64_t began)
 {
-	struct look *l = arg;
 	struct tm_pool_record *p = &l->record;
-	const uint64_t began = tm_now_monotonic_usec();
 	int r;
 
 	if (l->let_go && tm_parts_let_go(l->core, p, &l->error) < 0) {
 		l->left_suspended = true;
-		tm_mailbox_post(l->core->mailbox, look_done, l);
 		return;
 	}
 	r = tm_parts_status(l->core, p->name, &l->first, NULL, &l->error);
@@ -288,6 +288,16 @@ static void look_job(void *arg)
 		if (l->sample)
 			sample_volumes(l);
 	}
+}
+
+static void look_job(void *arg)
+{
+	struct look *l = arg;
+	const uint64_t began = tm_now_monotonic_usec();
+
+	atomic_store(&l->at_work_usec, began);
+	work(l, began);
+	atomic_store(&l->at_work_usec, 0);
 	tm_mailbox_post(l->core->mailbox, look_done, l);
 }
 
@@ -746,6 +756,7 @@ static void look_done(void *arg)
 		return;
 	}
 	pool->looking = pool->look_is_late = false;
+	pool->look = NULL;
 	if (l->let_go && !l->left_suspended)
 		tm_log(LOG_NOTICE, "Pool %s goes on.", pool->record.name);
 	pool->left_suspended = l->left_suspended;
@@ -788,7 +799,8 @@ static void look_done(void *arg)
 
 /*
  * A look hangs when the kernel's suspend does: the pool waits for I/O that nobody answers. Its
- * thread is lost to the others for that long, so they get another one.
+ * thread is lost to the others for that long, so they get another one. One that waits for its turn,
+ * or whose findings wait for the main loop, does not hang.
  */
 static int find_late(sd_event_source *source, uint64_t usec, void *userdata)
 {
@@ -800,8 +812,9 @@ static int find_late(sd_event_source *source, uint64_t usec, void *userdata)
 	for (size_t i = 0; i < core->n_pools; i++) {
 		struct tm_pool *pool = core->pools[i];
 		struct tm_log_fields fields = { .pool = pool->record.name };
+		const uint64_t began = pool->look ? atomic_load(&pool->look->at_work_usec) : 0;
 
-		if (!pool->looking || pool->look_is_late || now - pool->look_began_usec < LATE_USEC)
+		if (!began || pool->look_is_late || began + LATE_USEC > now)
 			continue;
 		pool->look_is_late = true;
 		tm_log_fields(LOG_WARNING, &fields,
@@ -809,7 +822,7 @@ static int find_late(sd_event_source *source, uint64_t usec, void *userdata)
 			      " s so far: the kernel does not answer, and until it does the pool "
 			      "cannot be extended. The kernel log (journalctl -k) may say what it "
 			      "waits for.",
-			      pool->record.name, (now - pool->look_began_usec) / TM_USEC_PER_SEC);
+			      pool->record.name, (now - began) / TM_USEC_PER_SEC);
 		if (tm_crew_grow(core->urgent) < 0)
 			tm_log(LOG_ERR, "There is no further thread to look at pools.");
 	}
@@ -883,7 +896,7 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 	}
 	l->let_go = pool->left_suspended;
 	pool->looking = true;
-	pool->look_began_usec = now;
+	pool->look = l;
 	if (core->n_looking++ == 0)
 		watch_lateness(core, now + LATE_USEC);
 	/* What the kernel spoke up for goes before what is only looked at. */
