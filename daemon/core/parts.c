@@ -306,7 +306,7 @@ int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, 
 
 int tm_parts_let_go(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err)
 {
-	struct tm_thin_pool_status status;
+	struct tm_thin_pool_status status = { 0 };
 	char name[TM_DM_NAME_SIZE];
 	uint64_t bytes = pool->data_bytes;
 	struct tm_dm_info info;
