@@ -16,6 +16,8 @@ include mk/flags.mk
 COMMON_SRC := $(wildcard daemon/common/*.c)
 DAEMON_SRC := $(filter-out daemon/main.c $(COMMON_SRC),$(wildcard daemon/*.c daemon/*/*.c))
 CLI_SRC := $(filter-out cli/main.c,$(wildcard cli/*.c))
+# What of the kernel module is pure C, and so can be tested here.
+PURE_SRC := $(wildcard kernel/pure/*.c)
 UNIT_SRC := $(wildcard tests/unit/test-*.c)
 UNIT_HELP_SRC := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz-*.c)
@@ -25,6 +27,7 @@ objects = $(patsubst %.c,$(O)/%.o,$(1))
 COMMON_LIB := $(O)/libthinmgr-common.a
 DAEMON_LIB := $(O)/libthinmgr-daemon.a
 CLI_LIB := $(O)/libthinmgr-cli.a
+PURE_LIB := $(O)/libthinmgr-pure.a
 DAEMON := $(if $(wildcard daemon/main.c),$(O)/thinmgrd)
 CLI := $(if $(wildcard cli/main.c),$(O)/thinmgr)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(O)/unit/%,$(UNIT_SRC))
@@ -54,6 +57,7 @@ endef
 $(COMMON_LIB): $(call objects,$(COMMON_SRC)) ; $(archive)
 $(DAEMON_LIB): $(call objects,$(DAEMON_SRC)) ; $(archive)
 $(CLI_LIB): $(call objects,$(CLI_SRC)) ; $(archive)
+$(PURE_LIB): $(call objects,$(PURE_SRC)) ; $(archive)
 
 $(O)/thinmgrd: $(O)/daemon/main.o $(DAEMON_LIB) $(COMMON_LIB)
 	@echo "  LINK  $@"
@@ -64,7 +68,7 @@ $(O)/thinmgr: $(O)/cli/main.o $(CLI_LIB) $(COMMON_LIB)
 	@$(LINK) -o $@ $^ $(cli_libs)
 
 # Tests see everything but the two main files; the linker takes what each needs.
-$(O)/unit/%: $(O)/tests/unit/%.o $(call objects,$(UNIT_HELP_SRC)) $(DAEMON_LIB) $(CLI_LIB) $(COMMON_LIB)
+$(O)/unit/%: $(O)/tests/unit/%.o $(call objects,$(UNIT_HELP_SRC)) $(DAEMON_LIB) $(CLI_LIB) $(PURE_LIB) $(COMMON_LIB)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	@$(LINK) -o $@ $^ $(daemon_libs) $(cli_libs) $(test_libs)
