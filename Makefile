@@ -40,6 +40,10 @@ SUITES := bookworm trixie
 .PHONY: all
 all: $(DAEMON) $(CLI) ## Build the daemon and the command line
 
+.PHONY: module
+module: ## The kernel module, in build/module/RELEASE/; KDIR= names the kernel's headers
+	@mk/module $(KDIR)
+
 .PHONY: test-tools
 test-tools: $(TOOL_BIN) ## Build the helper programs that cases and benches run
 
