@@ -34,16 +34,22 @@ def refused(t, where, slug, *words):
     files = {p.name: (p.stat().st_size, p.stat().st_mtime_ns) for p in where.glob("*")}
     before = crashlab.state()
     devices = sorted(d.uuid for d in crashlab.dm_list())
-    op = bring(where)
-    t.equal(op["status"], "failed", f"import of {where} ({slug})")
-    t.equal(op["error"]["type"], f"urn:thinmgr:error:{slug}", op["error"]["detail"])
+    reply = tm.api("POST", "/v1/pools/import", {"directory": str(where)})
+    if reply.status == 202:  # what only the files tell, the operation does
+        op = crashlab.ended(reply.body["id"])
+        t.equal(op["status"], "failed", f"import of {where} ({slug})")
+        error = op["error"]
+    else:
+        t.equal(reply.status, 409, f"import of {where} ({slug})")
+        error = reply.body
+    t.equal(error["type"], f"urn:thinmgr:error:{slug}", error["detail"])
     for word in words:
-        t.check(word in op["error"]["detail"], f"{word!r} in {op['error']['detail']!r}")
+        t.check(word in error["detail"], f"{word!r} in {error['detail']!r}")
     t.equal(crashlab.state(), before, f"pools after a refusal ({slug})")
     t.equal({p.name: (p.stat().st_size, p.stat().st_mtime_ns) for p in where.glob("*")}, files,
             f"files after a refusal ({slug})")
     t.equal(sorted(d.uuid for d in crashlab.dm_list()), devices, f"devices after a refusal ({slug})")
-    t.log(f"refused: {op['error']['detail']}")
+    t.log(f"refused: {error['detail']}")
 
 
 def while_up(t, daemon, where, point):
@@ -92,7 +98,11 @@ def while_down(t, daemon, where, seed):
 
 def bad_descriptors(t, daemon, where):
     crashlab.do("POST", "/v1/pools/p/deactivate")
-    refused(t, where, "exists", "known already")
+    refused(t, where, "exists", "belongs to pool p")
+    (t.scratch / "copy").mkdir()
+    shutil.copy(where / "pool.json", t.scratch / "copy")
+    refused(t, t.scratch / "copy", "exists", "known already")
+    shutil.rmtree(t.scratch / "copy")
     lose_database(daemon)
     good = (where / "pool.json").read_bytes()
     document = json.loads(good)
