@@ -23,6 +23,9 @@
 #define LINK_WAIT_MS    30000
 #define CHECK_LIMIT_S   600
 #define PROBE_WAIT_USEC (1000 * TM_USEC_PER_MSEC)
+/* A pool that is being extended is suspended for 20 ms, on a busy machine for longer. */
+#define SUSPENDED_WAIT_MS  10000
+#define SUSPENDED_PAUSE_MS 10
 
 void tm_device_path(char buf[TM_PATH_SIZE], const char *pool, const char *volume)
 {
@@ -583,6 +586,42 @@ void tm_parts_forget_names(const struct tm_pool_record *pool, const struct tm_vo
 	(void)unlink(path);
 }
 
+/*
+ * Loads a thin table. A pool refuses one (EINVAL) while it is suspended, as it is for a moment
+ * whenever it is extended. It may be over by the time one asks, hence a few tries whatever is seen.
+ */
+static int load_thin(struct tm_core *core, const struct tm_pool_record *pool, const char *name,
+		     const struct tm_dm_target *target, bool read_only, struct tm_error *err)
+{
+	const uint64_t until = tm_now_monotonic_usec() + SUSPENDED_WAIT_MS * TM_USEC_PER_MSEC;
+	const struct timespec pause = { .tv_nsec = SUSPENDED_PAUSE_MS * 1000000 };
+	int more = 3;
+
+	for (;;) {
+		struct tm_dm_info info = { 0 };
+		struct tm_error local = { 0 };
+		int r = tm_dm_load(core->dm, name, target, 1, read_only, &local);
+		bool suspended;
+
+		if (r != -EINVAL) {
+			if (r < 0 && err)
+				*err = local;
+			return r;
+		}
+		suspended = tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
+			    info.suspended;
+		if (tm_now_monotonic_usec() >= until || (!suspended && --more == 0)) {
+			if (suspended)
+				tm_error_hint(&local, "Pool %s is suspended; see dmsetup info.",
+					      pool->name);
+			if (err)
+				*err = local;
+			return r;
+		}
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 int tm_parts_load_volume(struct tm_core *core, const struct tm_pool_record *pool,
 			 const struct tm_volume_record *volume, uint64_t bytes,
 			 struct tm_error *err)
@@ -607,7 +646,7 @@ int tm_parts_load_volume(struct tm_core *core, const struct tm_pool_record *pool
 				    "The table of volume %s/%s does not fit.", pool->name,
 				    volume->name);
 	tm_dm_name(name, TM_ROLE_VOLUME, pool->name, volume->name);
-	return tm_dm_load(core->dm, name, &target, 1, volume->read_only, err);
+	return load_thin(core, pool, name, &target, volume->read_only, err);
 }
 
 int tm_parts_activate_volume(struct tm_core *core, const struct tm_pool_record *pool,

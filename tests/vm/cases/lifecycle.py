@@ -310,6 +310,26 @@ def down_and_up(t):
     t.check(link_to(pools.node("tank", "house")) is None, "a deleted volume has no node")
 
 
+def while_suspended(t):
+    """A pool refuses thin tables while it is suspended, as it is for a moment in each extension."""
+    tm.sh(["dmsetup", "suspend", "--noflush", "--nolockfs", pools.dm_name("tank", "_pool")])
+    try:
+        op = api("POST", "/v1/pools/tank/volumes/mail/activate", expect=202).body["id"]
+
+        def look():
+            return api("GET", f"/v1/operations/{op}", expect=200).body
+        tm.wait_for(lambda: pools.dm_name("tank", "mail") in [d.name for d in tm.dm_devices()], 20,
+                    "the volume's device")
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:  # it goes on trying
+            t.equal(look()["status"], "running", "activation while the pool is suspended")
+    finally:
+        tm.sh(["dmsetup", "resume", "--noudevsync", pools.dm_name("tank", "_pool")])
+    tm.wait_for(lambda: look()["status"] != "running", 20, "the activation's end")
+    t.equal((look()["status"], look()["error"]), ("done", None), "activation after it was resumed")
+    pools.change("POST", "/v1/pools/tank/volumes/mail/deactivate")
+
+
 def when_full(t):
     """Policy reaches the kernel: the mark, and what becomes of writes."""
     pools.create(t, "small", 16, policy={"data": {"auto_extend": False, "low_water_percent": 50}})
@@ -391,6 +411,7 @@ def run(t):
         part(renaming, point)
         part(in_use)
     part(down_and_up)
+    part(while_suspended)
     part(when_full)
     part(documents)
     for name in ("small", "tank"):
