@@ -124,23 +124,26 @@ lint: ## clang-format, clang-tidy, cppcheck, and the project's own rules
 format: ## Let clang-format rewrite the C sources, or those of F=
 	@git ls-files -z -- $(or $(F),'*.c' '*.h') | xargs -0 -r clang-format -i
 
+# Whose thin-pool and thin: ours (kernel/), or the distribution's (stock).
+vm_options = $(if $(SUITE),--suite $(SUITE)) $(if $(TARGET),--target $(TARGET))
+
 .PHONY: vm-check
-vm-check: ## Cases on a real kernel in a VM; SUITE=bookworm|trixie T=name KEEP=1
-	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --cases $(T)
+vm-check: ## Cases on a real kernel in a VM; SUITE=bookworm|trixie TARGET=ours|stock T=name KEEP=1
+	@tests/vm/run $(vm_options) --cases $(T)
 
 .PHONY: vm-shell
-vm-shell: ## A shell in a VM with the package installed; SUITE=
-	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --install --shell
+vm-shell: ## A shell in a VM with the package installed; SUITE= TARGET=
+	@tests/vm/run $(vm_options) --install --shell
 
 .PHONY: demo
 demo: ## From nothing to a pool kept from running out, in a VM; KEEP=1 leaves it running
 	@packaging/install-deps --check --vm || packaging/install-deps --vm
-	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --demo
+	@tests/vm/run $(vm_options) --demo
 
 .PHONY: bench
 bench: ## Measure against a bare libdevmapper program and LVM2; results in build/bench.json
 	@packaging/install-deps --check --vm || packaging/install-deps --vm
-	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --bench $(if $(BENCH),--bench-args "$(BENCH)")
+	@tests/vm/run $(vm_options) --bench $(if $(BENCH),--bench-args "$(BENCH)")
 
 # ---- packaging -------------------------------------------------------------------------------
 

@@ -38,6 +38,16 @@ class Scanner(unittest.TestCase):
             "[1.0] device-mapper: thin: 254:2: switching pool to out-of-data-space mode\n"
             "[1.0] Buffer I/O error on dev dm-3\n[1.0] debugging a bug: none\n"), [])
 
+    def test_our_module_may_be_from_elsewhere_and_unsigned_but_no_more(self) -> None:
+        self.assertEqual(scan.bad_lines(
+            "[1.0] dm_thinmgr: loading out-of-tree module taints kernel.\n"
+            "[1.0] dm_thinmgr: module verification failed: signature and/or required key missing"
+            " - tainting kernel\n"), [])
+        for line in ("[1.0] other: loading out-of-tree module taints kernel.",
+                     "[1.0] dm_thinmgr: module license 'x' taints kernel.",
+                     "[1.0] CPU: 0 PID: 1 Comm: insmod Tainted: G           OE      6.1.0"):
+            self.assertEqual(scan.bad_lines(line), [line])
+
     def test_provoked_lines_are_allowed_by_pattern(self) -> None:
         text = "WARNING: CPU: 0 at a.c:1\nWARNING: CPU: 0 at b.c:2\n"
         self.assertEqual(scan.bad_lines(text, [r"at a\.c"]), ["WARNING: CPU: 0 at b.c:2"])
@@ -121,10 +131,11 @@ class Cases(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / "x.py"
             path.write_text("raise SystemExit\nSUITES = ['trixie']\nLIMIT = 7\nDISKS = ['1G']\n"
-                            "OWN_BOOT = True\nALLOW_LOG = ['a.*b']\n")
+                            "OWN_BOOT = True\nMODULE = True\nALLOW_LOG = ['a.*b']\n")
             info = cases.read_info(path)
         self.assertEqual((info.name, info.suites, info.limit, info.disks, info.own_boot, info.host,
-                          info.allow_log), ("x", ["trixie"], 7, ["1G"], True, False, ["a.*b"]))
+                          info.module, info.allow_log),
+                         ("x", ["trixie"], 7, ["1G"], True, False, True, ["a.*b"]))
 
     def test_shared_machine_has_the_largest_of_each_disk(self) -> None:
         def info(*disks: str) -> cases.CaseInfo:

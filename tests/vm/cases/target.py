@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab itself: a thin pool made by hand from loop devices, filled until its low water mark."""
 
+import target
 import tm
 
 SUITES = ["bookworm", "trixie"]
@@ -9,7 +10,7 @@ PACKAGE = False
 
 
 def run(t):
-    tm.sh(["modprobe", "dm-thin-pool"])
+    target.use(t.target)
     loops = []
     for name, mib in (("meta", 4), ("data", 64)):
         path = t.scratch / name

@@ -24,6 +24,7 @@ from types import ModuleType
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import target  # noqa: E402
 import tm  # noqa: E402
 
 MARK = "\x1eRESULT "
@@ -41,7 +42,8 @@ def load(name: str) -> ModuleType:
 
 def child(request: dict) -> int:
     """The case itself, in a process of its own. Exit status: 0 passed, 1 failed, 77 skipped."""
-    case = tm.Case(request["case"], request.get("disks", ()), request.get("full", False))
+    case = tm.Case(request["case"], request.get("disks", ()), request.get("full", False),
+                   request.get("target", "stock"))
     case.scratch.mkdir(parents=True, exist_ok=True)
     status = 0
     try:
@@ -116,6 +118,7 @@ def one(request: dict) -> dict:
     if status is None:
         os.waitpid(pid, 0)
     ok = status in (0, 77)
+    wanted = request.get("target", "stock")
     left = tm.leftovers()
     if left:
         # What udev or the kernel is still taking away is not left behind.
@@ -137,6 +140,10 @@ def one(request: dict) -> dict:
     # Last, when nothing is mounted there or uses files in it.
     if left:
         tm.force_clean()
+    if target.current() not in (wanted, None):
+        print(f"FAILED: left behind: the targets in use are {target.current()}, not {wanted}", flush=True)
+        ok = False
+        target.use(wanted)
     shutil.rmtree(tm.Case(request["case"]).scratch, ignore_errors=True)
     return {"case": request["case"], "ok": ok, "skipped": status == 77 and ok,
             "seconds": round(time.monotonic() - started, 2)}

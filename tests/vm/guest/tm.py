@@ -191,7 +191,9 @@ def journal(since_cursor: str | None = None, unit: str = "thinmgrd") -> list[dic
 def journal_cursor(unit: str = "thinmgrd") -> str | None:
     """Where the unit's journal ends. (After the cursor of another's line journalctl leaves out one
     line too many.)"""
-    text = sh(["journalctl", "--no-pager", "-n", "1", "--show-cursor", "-o", "cat", "-u", unit]).out
+    # It fails where the unit never said anything, as where it is not installed.
+    text = sh(["journalctl", "--no-pager", "-n", "1", "--show-cursor", "-o", "cat", "-u", unit],
+              check=False).out
     found = re.search(r"^-- cursor: (.+)$", text, re.MULTILINE)
     return found[1] if found else None
 
@@ -398,9 +400,11 @@ def force_clean() -> None:
 class Case:
     """What run(t) gets: a place to work in, checks, and what to undo at the end."""
 
-    def __init__(self, name: str, disks: Sequence[str] = (), full: bool = False) -> None:
+    def __init__(self, name: str, disks: Sequence[str] = (), full: bool = False,
+                 target: str = "stock") -> None:
         self.name = name
         self.full = full  # FULL=1: all there is to try, however long it takes
+        self.target = target  # whose thin-pool and thin are in use: "ours" or "stock"
         self.disks = list(disks)
         self.scratch = Path("/scratch") / name
         self.checks = 0

@@ -10,9 +10,11 @@ running the file:
     OWN_BOOT  True: a machine of its own
     HOST      True: run(t) runs on the host and drives the machine (resets it, say)
     PACKAGE   False: runs without thinmgr installed as well as with it
+    MODULE    True: needs our kernel module in the machine, whichever target is in use
     ALLOW_LOG patterns of kernel messages that it provokes on purpose
 
 Its function run(t) does the work: with a tm.Case inside the machine, or a HostCase on the host.
+Either tells as t.target whose thin-pool and thin targets are to be in use: "ours" or "stock".
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import deb, scan, vm
+from . import deb, module, scan, vm
 from .util import VM_DIR, LabError, say
 
 GUEST_HOME = "/usr/local/lib/thinlab"
@@ -39,6 +41,8 @@ MARK = "\x1eRESULT "
 CASES_DIR = VM_DIR / "cases"
 # What a shared machine has at least, so that adding a case seldom changes it.
 SHARED_DISKS = ("4G", "4G")
+# Whose thin-pool and thin: those of kernel/, or the distribution's.
+TARGETS = ("ours", "stock")
 
 
 @dataclass
@@ -51,6 +55,7 @@ class CaseInfo:
     own_boot: bool = False
     host: bool = False
     package: bool = True
+    module: bool = False
     allow_log: list[str] = field(default_factory=list)
 
 
@@ -61,7 +66,8 @@ def read_info(path: Path) -> CaseInfo:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and \
                 isinstance(node.targets[0], ast.Name):
             key = node.targets[0].id
-            if key in ("SUITES", "LIMIT", "DISKS", "OWN_BOOT", "HOST", "PACKAGE", "ALLOW_LOG"):
+            if key in ("SUITES", "LIMIT", "DISKS", "OWN_BOOT", "HOST", "PACKAGE", "MODULE",
+                       "ALLOW_LOG"):
                 setattr(info, key.lower(), ast.literal_eval(node.value))
     return info
 
@@ -93,9 +99,12 @@ class Verdict:
 class Machine:
     """A booted machine with the cases' files, the test programs and the package in it."""
 
-    def __init__(self, options: vm.Options, label: str, package: bool) -> None:
+    def __init__(self, options: vm.Options, label: str, package: bool, module: bool,
+                 target: str) -> None:
         self.vm = vm.VM(options, vm.new_run_dir(f"{options.suite}-{label}"))
         self.package = package
+        self.module = module
+        self.target = target
         self.server: subprocess.Popen | None = None
         self.lines: queue.Queue[str | None] = queue.Queue()
 
@@ -103,7 +112,7 @@ class Machine:
         started = time.monotonic()
         self.vm.start()
         try:
-            provide(self.vm, self.package)
+            provide(self.vm, self.package, self.target, self.module)
         except BaseException:
             self.vm.save_logs()
             self.vm.kill()
@@ -148,7 +157,7 @@ class Machine:
         assert self.server is not None and self.server.stdin is not None
         disks = [f"/dev/vd{chr(ord('b') + i)}" for i in range(len(self.vm.options.disks))]
         request = {"case": case.name, "file": case.path.stem, "limit": case.limit, "disks": disks,
-                   "full": os.environ.get("FULL") == "1"}
+                   "full": os.environ.get("FULL") == "1", "target": self.target}
         self.server.stdin.write(json.dumps(request).encode() + b"\n")
         self.server.stdin.flush()
         # The runner ends the case itself at its limit; past this the machine hangs.
@@ -167,14 +176,38 @@ class Machine:
             say(f"[{self.vm.options.suite} {case.name}] {line}")
 
 
-def provide(machine: vm.VM, package: bool) -> None:
-    """Copy the cases and what they use into a machine, and install thinmgr there."""
+# Loads our module whenever the machine starts, before anything asks for thin-pool.
+LOAD_OURS = """# SPDX-License-Identifier: GPL-2.0-or-later
+[Unit]
+Before=thinmgrd.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+WorkingDirectory={home}
+ExecStart=python3 -B -c 'import target; target.use("ours")'
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def provide(machine: vm.VM, package: bool, target: str = "stock", with_module: bool = False) -> None:
+    """Copy the cases and what they use into a machine, put the target into use, and install thinmgr."""
     files = [*((path, f"{GUEST_HOME}/{path.name}") for path in (VM_DIR / "guest").glob("*.py")),
              (CASES_DIR, f"{GUEST_HOME}/cases")]
     built = deb.get(machine.options.suite) if package else None
     if built:
         files += [(built.deb, "/root/thinmgr.deb"), (built.tools, "/root/tools.tar")]
+    if with_module or target == "ours":
+        ours = module.get(machine.options.suite)
+        booted = machine.sh("uname -r").strip()
+        if booted != ours.release:
+            raise LabError(f"the machine runs kernel {booted}, but the module was built for {ours.release}")
+        files.append((ours.ko, f"{GUEST_HOME}/module/{module.NAME}"))
     machine.put(files)
+    if target == "ours":
+        machine.sh("cat >/etc/systemd/system/thinlab-target.service",
+                   data=LOAD_OURS.format(home=GUEST_HOME).encode())
+        machine.sh("systemctl -q enable --now thinlab-target.service")
     if built:
         machine.sh(f"mkdir -p {GUEST_HOME}/tools && tar -C {GUEST_HOME}/tools -xf /root/tools.tar")
         machine.sh("dpkg -i /root/thinmgr.deb", limit=180)
@@ -190,10 +223,11 @@ def provide(machine: vm.VM, package: bool) -> None:
 class HostCase:
     """What run(t) gets on the host: the machine, and calls of the case's own functions in it."""
 
-    def __init__(self, case: CaseInfo, machine: vm.VM) -> None:
+    def __init__(self, case: CaseInfo, machine: vm.VM, target: str) -> None:
         self.name = case.name
         self.case = case
         self.vm = machine
+        self.target = target
 
     def log(self, text: str) -> None:
         say(f"[{self.vm.options.suite} {self.name}] {text}")
@@ -244,8 +278,8 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
     try:
         spec = importlib.util.spec_from_file_location(f"case_{case.name}", case.path)
         assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        code = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(code)
     finally:
         sys.path.pop(0)
     # The limit works by ending the machine, on which everything the case does depends.
@@ -254,7 +288,7 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
         timer.start()
     ok = True
     try:
-        module.run(HostCase(case, machine.vm))
+        code.run(HostCase(case, machine.vm, machine.target))
     except Exception as err:
         late = time.monotonic() - started >= case.limit
         say(f"[{machine.vm.options.suite} {case.name}] FAILED: "
@@ -274,13 +308,14 @@ def judge_log(case: CaseInfo, machine: Machine, verdict: Verdict) -> Verdict:
     return Verdict(verdict.name, verdict.ok and not bad, verdict.seconds, verdict.skipped)
 
 
-def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str) -> list[Verdict]:
+def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str, target: str) -> list[Verdict]:
     """Run cases one after the other; a machine that breaks is replaced for the rest."""
     verdicts: list[Verdict] = []
     waiting = list(cases)
     while waiting:
         try:
-            with Machine(options, label, any(c.package for c in waiting)) as machine:
+            with Machine(options, label, any(c.package for c in waiting),
+                         any(c.module for c in waiting), target) as machine:
                 bad = scan.bad_lines(machine.vm.scanner.new_text())
                 if bad:
                     raise LabError("the kernel complained before any case ran:\n" + "\n".join(bad))
@@ -320,15 +355,22 @@ def choose(wanted: Sequence[str], suite: str, all_cases: Sequence[CaseInfo]) -> 
     return [known[name] for name in wanted]
 
 
-def run_cases(wanted: Sequence[str], suite: str, accel: str, keep: bool) -> list[Verdict]:
+def run_cases(wanted: Sequence[str], suite: str, target: str, accel: str, keep: bool) -> list[Verdict]:
     cases = choose(wanted, suite, find())
-    shared = [c for c in cases if not c.own_boot]
     verdicts: list[Verdict] = []
+    if target == "stock" and any(c.module for c in cases):
+        try:
+            module.get(suite)
+        except LabError as err:  # the others can do without
+            say(f"lab: {err}")
+            verdicts += [Verdict(c.name, False, 0) for c in cases if c.module]
+            cases = [c for c in cases if not c.module]
+    shared = [c for c in cases if not c.own_boot]
     if shared:
         verdicts += run_group(shared, vm.Options(suite=suite, disks=shared_disks(shared), accel=accel,
-                                                 keep=keep), "shared")
+                                                 keep=keep), "shared", target)
     for case in cases:
         if case.own_boot:
             verdicts += run_group([case], vm.Options(suite=suite, disks=case.disks, accel=accel,
-                                                     keep=keep), case.name)
+                                                     keep=keep), case.name, target)
     return verdicts

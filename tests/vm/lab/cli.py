@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bench-args", default="", metavar="ARGS",
                    help="more arguments for tests/bench/run.py, as in '--rounds 3 --only lvm2,tie'")
     p.add_argument("--suite", default=os.environ.get("SUITE") or "bookworm", choices=image.SUITES)
+    p.add_argument("--target", default=os.environ.get("TARGET") or "stock", choices=cases.TARGETS,
+                   help="whose thin-pool and thin: ours, built for the machine, or the distribution's")
     p.add_argument("--install", action="store_true",
                    help="build thinmgr's package and install it in the machine first")
     p.add_argument("--put", action="append", default=[], metavar="HOST:GUEST",
@@ -78,8 +80,8 @@ def command(args: argparse.Namespace) -> int:
     puts = [(Path(a), b) for a, b in map(pair, args.put)]
     gets = [(a, Path(b)) for a, b in map(pair, args.get)]
     with vm.VM(options(args), vm.new_run_dir(f"{args.suite}-shell")) as machine:
-        if args.install:
-            cases.provide(machine, package=True)
+        if args.install or args.target == "ours":
+            cases.provide(machine, args.install, args.target)
         if puts:
             machine.put(puts)
         if args.shell:
@@ -98,7 +100,7 @@ def command(args: argparse.Namespace) -> int:
 
 def run_cases(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    verdicts = cases.run_cases(args.cases, args.suite, accel(args.suite), args.keep)
+    verdicts = cases.run_cases(args.cases, args.suite, args.target, accel(args.suite), args.keep)
     failed = [v for v in verdicts if not v.ok]
     passed = len(verdicts) - len(failed)
     say("")
@@ -116,7 +118,7 @@ def demo(args: argparse.Namespace) -> int:
     opts = options(args)
     opts.disks = opts.disks or ["6G"]
     with vm.VM(opts, vm.new_run_dir(f"{args.suite}-demo")) as machine:
-        cases.provide(machine, package=True)
+        cases.provide(machine, True, args.target)
         machine.put([(VM_DIR / "demo.py", f"{cases.GUEST_HOME}/demo.py")])
         status = machine.stream(f"cd / && exec python3 -u {cases.GUEST_HOME}/demo.py", args.limit, say)
         machine.save_logs()
@@ -140,7 +142,7 @@ def bench(args: argparse.Namespace) -> int:
     opts.memory_mib = max(opts.memory_mib, 6144)  # what is measured lies on RAM disks
     opts.lifetime = BENCH_LIMIT + 600
     with vm.VM(opts, vm.new_run_dir(f"{args.suite}-bench")) as machine:
-        cases.provide(machine, package=True)
+        cases.provide(machine, True, args.target)
         machine.put([(REPO / "tests" / "bench", f"{cases.GUEST_HOME}/bench")])
         status = machine.stream(
             f"cd / && exec env PYTHONPATH={cases.GUEST_HOME} python3 -u "

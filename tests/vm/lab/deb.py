@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """thinmgr's Debian package, built in a chroot of the release it is for.
 
-Library names differ between releases, so a package built on the host would only install there.
+Library names and kernels differ between releases, so what is built on the host would only run there.
 The chroot is kept in the cache; a build copies the sources into a directory of its own in it, so
 that builds may run at the same time, and runs in its own namespaces, so that no mount stays behind.
 """
@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +21,16 @@ from . import image, util
 from .util import REPO, LabError, as_root, run, say
 
 # What goes into a package or its test tools; a change anywhere else needs no new build.
-SOURCES = ("Makefile", "mk", "daemon", "cli", "api", "packaging", "docs/man", "README.md", "LICENSES",
+SOURCES = ("Makefile", "mk", "daemon", "cli", "kernel", "api", "packaging", "docs/man", "README.md", "LICENSES",
            "tests/bench", "tests/tools")
 LAYOUT = "1"
 
 
 @dataclass(frozen=True)
 class Built:
-    """What one build left: the package, and a tar of test programs (usr/lib/thinmgr-tests)."""
+    """What one build left: the packages, and a tar of test programs (usr/lib/thinmgr-tests)."""
     deb: Path
+    dkms: Path
     tools: Path
 
 
@@ -46,9 +48,12 @@ def build_depends(control: str) -> list[str]:
 
 
 def chroot(suite: str) -> Path:
-    """The build chroot of a suite, made now if the cache has none."""
+    """The build chroot of a suite, made now if the cache has none: with the headers of exactly the
+    kernel that the suite's image boots, and sparse, for the module."""
     control = (REPO / "packaging/debian/control").read_text()
-    include = sorted({"build-essential", "util-linux", *build_depends(control)})
+    img = image.get(suite)
+    headers = f"linux-headers-{img.release}"
+    include = sorted({"build-essential", "util-linux", "sparse", headers, *build_depends(control)})
     key = util.digest([LAYOUT, suite, *include])
     home = util.cache_dir()
     final = home / f"chroot-{suite}-{key}"
@@ -59,7 +64,15 @@ def chroot(suite: str) -> Path:
             run(as_root(["rm", "-rf", "--one-file-system", str(part)]))
             log = home / f"chroot-{suite}.log"
             log.unlink(missing_ok=True)
-            image.mmdebstrap(suite, part, include, log, [])
+            try:
+                image.mmdebstrap(suite, part, include, log, [])
+            except LabError as err:
+                if f"package {headers}" not in str(err):
+                    raise
+                raise LabError(
+                    f"{suite}: the archive has no {headers} any more, for the kernel of the image in "
+                    f"{img.path}: the image is older than the archive. Remove that directory; the next "
+                    "run makes an image with today's kernel.") from err
             run(as_root(["mkdir", "-p", str(part / "build")]))
             # /dev may hold no nodes where making them is not allowed; a build needs these.
             run(as_root(["sh", "-c", f"cd {part}/dev && for n in 'null 3' 'zero 5' 'urandom 9'; do "
@@ -87,38 +100,54 @@ def get(suite: str) -> Built:
             debs = sorted(out.glob("thinmgr_*.deb"))
         if len(debs) != 1:
             raise LabError(f"{len(debs)} packages in {out}, one expected")
-        return Built(debs[0], out / "tools.tar")
+        (dkms,) = out.glob("thinmgr-dkms_*.deb")
+        return Built(debs[0], dkms, out / "tools.tar")
 
 
 def _build(suite: str, out: Path) -> None:
     for old in [*out.glob("thinmgr*.deb"), out / "tools.tar", out / "sources.key"]:
         old.unlink(missing_ok=True)
+    in_chroot(suite, SOURCES, SCRIPT, [str(os.cpu_count() or 2)], out, ["*.deb", "tools.tar"])
+
+
+def in_chroot(suite: str, paths: Sequence[str], script: str, args: Sequence[str], out: Path,
+              results: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+    """Copy the sources below `paths` to a place of their own in the suite's chroot, with `more` files
+    by name, run a shell script there, and take from the directory above what matches `results`.
+    What the script said is in out/build.log."""
     log = out / "build.log"
     log.unlink(missing_ok=True)
     root = chroot(suite)
-    with tempfile.TemporaryDirectory(prefix="thinlab-deb-") as scratch_name:
+    with tempfile.TemporaryDirectory(prefix="thinlab-build-") as scratch_name:
         scratch = Path(scratch_name)
         sources = scratch / "sources.tar"
         names = subprocess.run(
             ["git", "-c", "safe.directory=*", "-C", str(REPO), "ls-files", "-z", "--cached",
-             "--others", "--exclude-standard", "--", *SOURCES],
+             "--others", "--exclude-standard", "--", *paths],
             check=True, stdout=subprocess.PIPE).stdout
         # git may still know a file that was just deleted.
         present = [n for n in names.split(b"\0") if n and (REPO / n.decode()).exists()]
         (scratch / "names").write_bytes(b"\0".join(present))
         run(["tar", "-C", str(REPO), "--null", "-T", str(scratch / "names"), "-cf", str(sources)])
+        added = scratch / "more"
+        added.mkdir()
+        for name, text in (more or {}).items():
+            (added / name).parent.mkdir(parents=True, exist_ok=True)
+            (added / name).write_text(text)
         place = f"/build/{scratch.name}"
         inside = Path(f"{root}{place}")
         run(as_root(["mkdir", "-p", str(inside / "thinmgr")]))
         try:
             run(as_root(["tar", "-C", str(inside / "thinmgr"), "--no-same-owner", "-xf", str(sources)]))
+            run(as_root(["cp", "-r", f"{added}/.", str(inside / "thinmgr")]))
             run(as_root(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc",
                          "--uts", f"--root={root}", f"--wd={place}/thinmgr", "--mount-proc",
                          "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
-                         "HOME=/nonexistent", "sh", "-euc", SCRIPT, "build",
-                         str(os.cpu_count() or 2)]), log=log, limit=900)
-            for result in [*inside.glob("*.deb"), inside / "tools.tar"]:
-                shutil.copyfile(result, out / result.name)
+                         "HOME=/nonexistent", "sh", "-euc", script, "build", *args]),
+                log=log, limit=900)
+            for pattern in results:
+                for result in inside.glob(pattern):
+                    shutil.copyfile(result, out / result.name)
         except LabError as err:
             raise LabError(f"{err}\nlab: the whole log is {log}") from err
         finally:

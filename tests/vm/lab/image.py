@@ -42,6 +42,11 @@ class Image:
     def initrd(self) -> Path:
         return self.path / "initrd"
 
+    @property
+    def release(self) -> str:
+        """Of its kernel, as uname -r says it."""
+        return (self.path / "release").read_text().strip()
+
 
 def packages(suite: str, text: str | None = None) -> list[str]:
     """The packages `image/packages` names for one suite."""

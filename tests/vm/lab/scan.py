@@ -12,10 +12,15 @@ BAD = re.compile(
     r"inconsistent lock state|lockdep|\bINFO: (task|rcu)|blocked for more than|Call Trace:|"
     r"general protection fault|Kernel panic|KASAN|UBSAN|refcount_t:|scheduling while atomic|"
     r"sleeping function called|unable to handle|soft lockup|hard LOCKUP|rcu_sched self-detected|"
-    r"kmemleak: [0-9]+ new|bad: scheduling|list_(add|del) corruption|DEBUG_LOCKS_WARN_ON")
+    r"kmemleak: [0-9]+ new|bad: scheduling|list_(add|del) corruption|DEBUG_LOCKS_WARN_ON|"
+    r"\btaint(s|ing|ed)?\b|Tainted: ")
 
-# Said by the emulated hardware, not by anything thinmgr has a hand in.
-HARMLESS = re.compile(r"lockdep is turned off|WARNING: can't open objdir")
+# Said by the emulated hardware, not by anything thinmgr has a hand in; and that our module is not
+# part of the kernel, nor signed by who built the kernel.
+HARMLESS = re.compile(
+    r"lockdep is turned off|WARNING: can't open objdir|"
+    r"\bdm_thinmgr: loading out-of-tree module taints kernel\.$|"
+    r"\bdm_thinmgr: module verification failed: signature and/or required key missing - tainting kernel$")
 
 
 def bad_lines(text: str, allowed: Iterable[str] = ()) -> list[str]:
