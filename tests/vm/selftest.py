@@ -14,7 +14,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lab import cases, cli, deb, image, scan, util  # noqa: E402
+from lab import btf, cases, cli, deb, image, layout, scan, util  # noqa: E402
 
 
 class Scanner(unittest.TestCase):
@@ -124,6 +124,99 @@ class Packages(unittest.TestCase):
     def test_ours_can_be_read(self) -> None:
         control = (util.REPO / "packaging/debian/control").read_text()
         self.assertIn("libdevmapper-dev", deb.build_depends(control))
+
+
+HEADER = """
+/* struct comment { int no; }; */
+#define MACRO(x) \\
+	((x) + 1)
+struct opaque;
+typedef unsigned long big;
+struct inner {
+	int a, b;
+};
+struct outer { /* one { two */
+	struct inner in[2];
+	union {
+		big number;
+		void *pointer;
+	};
+	int (*method)(struct outer *o, const big *n);
+	unsigned int low : 3, high : 5;
+};
+enum colour {
+	RED,
+	BLUE = 7,
+};
+static inline int twice(int n)
+{
+	return 2 * n;
+}
+struct opaque *make(struct outer *o,
+		    int (*callback)(int), enum colour c);
+void drop(struct opaque *o);
+"""
+
+
+class Layout(unittest.TestCase):
+    def compiled(self, header: str, more: str = "") -> btf.Btf:
+        with tempfile.TemporaryDirectory() as name:
+            home = Path(name)
+            (home / "h.h").write_text(header)
+            text = layout.source(["h.h"], layout.declared(HEADER)).replace("#include <linux/module.h>", "")
+            (home / "x.c").write_text(text + more)
+            subprocess.run(["gcc", "-gbtf", "-c", "-o", home / "x.o", home / "x.c"], check=True)
+            return btf.Btf(btf.section((home / "x.o").read_bytes(), ".BTF"))
+
+    def wrong(self, header: str, what: layout.Declared | None = None) -> dict[str, list[str]]:
+        """What is found where this is the header and HEADER the kernel's."""
+        kernel = self.compiled(HEADER, "struct opaque *make(struct outer *o, int (*f)(int), enum colour c)"
+                                       " { return 0; } void drop(struct opaque *o) {}")
+        return layout.compare(self.compiled(header), [kernel], what or layout.declared(HEADER)).wrong
+
+    def test_what_a_header_declares(self) -> None:
+        found = layout.declared(HEADER)
+        self.assertEqual(found.types, [("struct", "inner"), ("struct", "outer"), ("enum", "colour")])
+        self.assertEqual(found.functions, ["make", "drop"])
+        with self.assertRaises(util.LabError):
+            layout.declared("int variable;")
+
+    def test_what_agrees_is_not_complained_about(self) -> None:
+        self.assertEqual(self.wrong(HEADER), {})
+
+    def test_each_difference_is_found(self) -> None:
+        for old, new, name in (
+                ("int a, b;", "int b, a;", "struct inner"),
+                ("int a, b;", "int a, b, c;", "struct inner"),
+                ("int a, b;", "int a;\n\tunsigned int b;", "struct inner"),
+                ("in[2]", "in[3]", "struct outer"),
+                ("void *pointer;", "int pointer;", "struct outer"),
+                ("(struct outer *o, const big *n)", "(struct outer *o, const int *n)", "struct outer"),
+                ("low : 3, high : 5", "low : 4, high : 5", "struct outer"),
+                ("BLUE = 7", "BLUE = 8", "enum colour"),
+                ("enum colour c)", "long c)", "make()"),
+                ("void drop", "int drop", "drop()")):
+            self.assertIn(old, HEADER)
+            self.assertIn(name, self.wrong(HEADER.replace(old, new)), new)
+
+    def test_structures_held_inside_are_looked_at(self) -> None:
+        only = layout.Declared([("struct", "outer")], [])
+        self.assertEqual(list(self.wrong(HEADER.replace("int a, b;", "int b, a;"), only)), ["struct inner"])
+
+    def test_moving_moves_in_every_structure(self) -> None:
+        self.assertEqual({"struct inner", "struct outer"} - set(self.wrong(layout.moved(HEADER))), set())
+        alone = layout.moved("struct one {\n\tint a;\n};\n")
+        self.assertIn("layout_moved; \n\tint a;", alone)
+
+    def test_what_the_kernel_lacks_is_said(self) -> None:
+        self.assertEqual(self.wrong(HEADER + "struct more { int a; };\nstruct more *more;\n",
+                                    layout.Declared([("struct", "more")], [])),
+                         {"struct more": ["the kernel has none of this name"]})
+
+    def test_what_is_no_btf_is_refused(self) -> None:
+        for junk in (b"", b"\x9f\xeb", bytes(64)):
+            with self.assertRaises(btf.BtfError):
+                btf.Btf(junk)
 
 
 class Cases(unittest.TestCase):

@@ -100,6 +100,10 @@ class Btf:
         own = self.names.get((kind, name), [])
         return own if own or not self.base else self.base.find(kind, name)
 
+    def own_names(self, kind: int) -> set[str]:
+        """Names of one kind, without those of the base."""
+        return {name for k, name in self.names if k == kind}
+
     def words(self, number: int, count: int) -> tuple[int, ...]:
         owner = self._owner(number)
         return struct.unpack_from(f"<{count}I", owner.data, owner.at[number - owner.first] + 12)

@@ -10,7 +10,7 @@ its own types (BTF).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,10 +69,9 @@ def source(headers: Iterable[str], what: Declared) -> str:
     lines = ["// SPDX-License-Identifier: GPL-2.0-only", "#include <linux/module.h>"]
     lines += [f'#include "{name}"' for name in headers]
     for kind, name in what.types:
-        lines += [f"extern {kind} {name} *{PREFIX}{kind}_{name};", f"{kind} {name} *{PREFIX}{kind}_{name};"]
+        lines.append(f"{kind} {name} *{PREFIX}{kind}_{name};")
     for name in what.functions:
-        lines += [f"extern typeof({name}) *{PREFIX}function_{name};",
-                  f"typeof({name}) *{PREFIX}function_{name};"]
+        lines.append(f"typeof({name}) *{PREFIX}function_{name};")
     return "\n".join(lines) + "\n"
 
 
@@ -135,14 +134,23 @@ class Result:
     untold: list[str] = field(default_factory=list)  # functions the kernel's BTF does not have
 
 
-def compare(ours: btf.Btf, theirs: btf.Btf, what: Declared) -> Result:
-    """All that was declared, and what is in it, against the kernel's."""
+def find(where: Sequence[btf.Btf], kind: int, name: str) -> list[tuple[btf.Btf, int]]:
+    """Types of a name in several modules; what is the kernel's own is found in each, so once is enough."""
+    for types in where:
+        found = types.find(kind, name)
+        if found:
+            return [(types, number) for number in found]
+    return []
+
+
+def compare(ours: btf.Btf, theirs: Sequence[btf.Btf], what: Declared) -> Result:
+    """All that was declared, and what is in it, against the kernel's modules."""
     result = Result()
     waiting = [(KINDS[kind], name) for kind, name in what.types]
     seen = set(waiting)
     while waiting:
         kind, name = waiting.pop(0)
-        mine, its = ours.find(kind, name), theirs.find(kind, name)
+        mine, its = ours.find(kind, name), find(theirs, kind, name)
         label = f"{next(word for word, k in KINDS.items() if k == kind)} {name}"
         if not mine:
             raise LabError(f"the compiler said nothing of {label}")
@@ -150,7 +158,7 @@ def compare(ours: btf.Btf, theirs: btf.Btf, what: Declared) -> Result:
             result.wrong[label] = ["the kernel has none of this name"]
             continue
         # Where the kernel has several of one name, one of them has to be it.
-        found = min((one_type(ours, mine[0], theirs, number) for number in its), key=len)
+        found = min((one_type(ours, mine[0], types, number) for types, number in its), key=len)
         if found:
             result.wrong[label] = found
         else:
@@ -162,15 +170,15 @@ def compare(ours: btf.Btf, theirs: btf.Btf, what: Declared) -> Result:
                     seen.add(inside)
                     waiting.append(inside)
     for name in what.functions:
-        (variable,) = ours.find(btf.VAR, f"{PREFIX}function_{name}") or (0,)
+        variable = (ours.find(btf.VAR, f"{PREFIX}function_{name}") or [0])[0]
         if not variable:
             raise LabError(f"the compiler said nothing of {name}()")
         pointer = ours.type(ours.plain(ours.type(variable).size_or_type))
         mine_text = ours.text(pointer.size_or_type)
-        its = theirs.find(btf.FUNC, name)
+        its = find(theirs, btf.FUNC, name)
         if not its:
             result.untold.append(name)
-        elif mine_text in (texts := [theirs.text(number) for number in its]):
+        elif mine_text in (texts := [types.text(number) for types, number in its]):
             result.functions += 1
         else:
             result.wrong[f"{name}()"] = [f"{mine_text} here, {' or '.join(texts)} in the kernel"]
