@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A block for a write that finds none of its own: a new one for a hole, a copy for one that is
+ * shared with a snapshot.
+ *
+ * What keeps it safe over a crash, and from other readers:
+ *
+ * 1. The cell of the block is held: nobody else changes its mapping, and I/O to it waits.
+ * 2. A data block is allocated. It was free when the last transaction was committed, so whatever
+ *    happens now, nothing that is committed leads to it.
+ * 3. It is filled: with zeroes, or with what the shared block or the external origin holds, or,
+ * where one write covers all of it, by that write itself. Meanwhile I/O that had looked up the old
+ *    place ends (flights).
+ * 4. Only then is the mapping made, and the bios that wait are sent to the new place.
+ * 5. The commit that makes the mapping durable flushes the data device first, so the filled block
+ * is durable before. Before that commit a crash shows the state before the write, which nobody was
+ *    told is durable.
+ */
+
+#include "pool.h"
+
+static bool covers_block(struct dtm_pool *pool, const struct bio *bio)
+{
+	return bio_op(bio) == REQ_OP_WRITE && bio_sectors(bio) == pool->block_sectors;
+}
+
+/* ---- allocation
+ * ----------------------------------------------------------------------------------- */
+
+/* A data block, or an error that is dealt with already: the holder failed or waits. */
+static int allocate(struct dtm_io *io, u64 *ret_block)
+{
+	struct dtm_pool *pool = io->thin->pool;
+	struct dtm_metadata_sizes sizes;
+	int r;
+
+	if (pool->mode == DTM_OUT_OF_DATA_SPACE) {
+		dtm_no_space(io);
+		return -ENOSPC;
+	}
+	if (!dtm_mode_may_change(pool->mode)) {
+		dtm_fail(io, BLK_STS_IOERR);
+		return -EROFS;
+	}
+	r = dtm_metadata_sizes(pool->metadata, &sizes);
+	if (!r && !sizes.metadata_free) {
+		DMERR("%s: metadata is full", dm_device_name(pool->md));
+		dtm_pool_event(pool, DTM_EV_METADATA_EXHAUSTED);
+		dtm_fail(io, BLK_STS_NOSPC);
+		return -ENOSPC;
+	}
+	/* Blocks that this transaction freed can be had once it is committed. */
+	if (!r && !sizes.data_free && !atomic_read(&pool->passdowns)) {
+		r = dtm_pool_commit(pool);
+		if (r) {
+			dtm_fail(io, BLK_STS_IOERR);
+			return r;
+		}
+	}
+	r = dtm_metadata_alloc_data(pool->metadata, ret_block);
+	if (!r)
+		return 0;
+	if (r == -ENOSPC) {
+		dtm_pool_event(pool, DTM_EV_DATA_EXHAUSTED);
+		dtm_no_space(io);
+	} else {
+		dtm_pool_metadata_failed(pool, "allocate a data block", r);
+		dtm_fail(io, BLK_STS_IOERR);
+	}
+	return r;
+}
+
+/* ---- the end: worker, under engine
+ * ---------------------------------------------------------------- */
+
+static void complete_overwrite(struct dtm_pool *pool, struct bio *bio)
+{
+	if (bio->bi_opf & REQ_FUA) { /* durable is only what is committed */
+		spin_lock_irq(&pool->lock);
+		bio_list_add(&pool->completing, bio);
+		spin_unlock_irq(&pool->lock);
+		dtm_pool_wake(pool);
+	} else {
+		bio_endio(bio);
+	}
+}
+
+static void map_block(struct dtm_io *io)
+{
+	struct dtm_thin *thin = io->thin;
+	struct dtm_pool *pool = thin->pool;
+	struct bio *bio = dtm_bio_of(io);
+	int r;
+
+	if (!dtm_mode_may_change(pool->mode)) {
+		io->status = BLK_STS_IOERR; /* its transaction is gone */
+	} else if (io->status) {
+		/* Nothing leads to the block: it can be had again. */
+		r = dtm_metadata_dec_data(pool->metadata, io->block, io->block + 1);
+		if (r)
+			dtm_pool_metadata_failed(pool, "give back a data block", r);
+	} else {
+		r = dtm_device_insert(thin->device, io->cell.begin, io->block);
+		if (r) {
+			dtm_pool_metadata_failed(pool, "map a block", r);
+			io->status = BLK_STS_IOERR;
+		}
+	}
+	if (io->status) {
+		dtm_fail(io, io->status);
+	} else {
+		dtm_release(io);
+		if (io->overwrites)
+			complete_overwrite(pool, bio);
+		else if (op_is_flush(bio->bi_opf))
+			dtm_map_later(thin, bio); /* after a commit */
+		else
+			dtm_send(thin, bio, io->block);
+	}
+}
+
+static void map_block_ready(struct dtm_io *io)
+{
+	struct dtm_pool *pool = io->thin->pool;
+
+	map_block(io);
+	/* The bio may be gone; what counts it is the pool. */
+	if (atomic_dec_and_test(&pool->busy))
+		wake_up_all(&pool->idle);
+}
+
+/* ---- filling
+ * --------------------------------------------------------------------------------------- */
+
+static void filled(int read_err, unsigned long write_err, void *context)
+{
+	struct dtm_io *io = context;
+
+	if (read_err || write_err)
+		io->status = BLK_STS_IOERR;
+	dtm_awaited(io);
+}
+
+static struct dm_io_region region(struct block_device *bdev, sector_t sector, sector_t count)
+{
+	return (struct dm_io_region){ .bdev = bdev, .sector = sector, .count = count };
+}
+
+static void zero(struct dtm_io *io, sector_t from, sector_t count)
+{
+	struct dtm_pool *pool = io->thin->pool;
+	struct dm_io_region to = region(pool->data_bdev, dtm_sector_of(pool, io->block) + from,
+					count);
+
+	dm_kcopyd_zero(pool->copier, 1, &to, 0, filled, io);
+}
+
+static void copy(struct dtm_io *io, struct block_device *bdev, sector_t sector, sector_t count)
+{
+	struct dtm_pool *pool = io->thin->pool;
+	struct dm_io_region from = region(bdev, sector, count);
+	struct dm_io_region to = region(pool->data_bdev, dtm_sector_of(pool, io->block), count);
+
+	dm_kcopyd_copy(pool->copier, &from, 1, &to, 0, filled, io);
+}
+
+static void overwritten(struct bio *bio)
+{
+	struct dtm_io *io = dtm_io_of(bio);
+
+	bio->bi_end_io = io->end_io;
+	if (bio->bi_status)
+		io->status = bio->bi_status;
+	dtm_awaited(io);
+}
+
+/* The bio is sent to the new block as it is; its end is what is awaited. */
+static void overwrite(struct dtm_io *io)
+{
+	struct dtm_pool *pool = io->thin->pool;
+	struct bio *bio = dtm_bio_of(io);
+
+	io->overwrites = true;
+	io->end_io = bio->bi_end_io;
+	bio->bi_end_io = overwritten;
+	bio_set_dev(bio, pool->data_bdev);
+	bio->bi_iter.bi_sector = dtm_sector_of(pool, io->block);
+	dm_submit_bio_remap(bio, NULL);
+}
+
+static void fill_hole(struct dtm_io *io)
+{
+	struct dtm_thin *thin = io->thin;
+	struct dtm_pool *pool = thin->pool;
+	const sector_t begin = dtm_sector_of(pool, io->cell.begin);
+	sector_t of_origin = 0;
+
+	if (thin->origin_dev && begin < thin->origin_sectors)
+		of_origin = min_t(sector_t, pool->block_sectors, thin->origin_sectors - begin);
+	if (covers_block(pool, dtm_bio_of(io))) {
+		dtm_begin_change(io, map_block_ready, 1);
+		overwrite(io);
+	} else if (of_origin == pool->block_sectors) {
+		dtm_begin_change(io, map_block_ready, 1);
+		copy(io, thin->origin_dev->bdev, begin, of_origin);
+	} else if (of_origin) {
+		/* Past its end there were zeroes, whatever is asked for of new blocks. */
+		dtm_begin_change(io, map_block_ready, 2);
+		zero(io, of_origin, pool->block_sectors - of_origin);
+		copy(io, thin->origin_dev->bdev, begin, of_origin);
+	} else if (pool->features.zero_new_blocks) {
+		dtm_begin_change(io, map_block_ready, 1);
+		zero(io, 0, pool->block_sectors);
+	} else {
+		io->status = BLK_STS_OK;
+		map_block(io);
+	}
+}
+
+static void fill_from_shared(struct dtm_io *io, u64 old_block)
+{
+	struct dtm_pool *pool = io->thin->pool;
+
+	/* The copy, and the end of reads that are on their way to the old block. */
+	dtm_begin_change(io, map_block_ready, 2);
+	if (dtm_flights_after(&io->thin->flights, &io->list))
+		dtm_awaited(io);
+	if (covers_block(pool, dtm_bio_of(io)))
+		overwrite(io);
+	else
+		copy(io, pool->data_bdev, dtm_sector_of(pool, old_block), pool->block_sectors);
+}
+
+void dtm_provision(struct dtm_io *io)
+{
+	struct dtm_thin *thin = io->thin;
+	struct bio *bio = dtm_bio_of(io);
+	struct dtm_mapping mapping;
+	u64 block;
+	int r;
+
+	/* It may have changed since the bio was looked at. */
+	r = dtm_device_find(thin->device, io->cell.begin, true, &mapping);
+	if (r && r != -ENODATA) {
+		dtm_fail(io, BLK_STS_IOERR);
+		return;
+	}
+	if (!r && !mapping.shared) {
+		dtm_release(io);
+		dtm_map_later(thin, bio);
+		return;
+	}
+	if (allocate(io, &block))
+		return;
+	io->block = block;
+	if (r)
+		fill_hole(io);
+	else
+		fill_from_shared(io, mapping.block);
+}

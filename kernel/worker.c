@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The pool's worker. In a turn it finishes changes whose copies are made, begins those that bios
+ * ask for, and commits when somebody waits for it or a second has passed. With nothing left to
+ * commit it sleeps until it is woken.
+ */
+
+#include "pool.h"
+
+#define COMMIT_PERIOD HZ
+
+void dtm_pool_wake(struct dtm_pool *pool)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&pool->lock, flags);
+	if (pool->gate_closed)
+		pool->work_noted = true;
+	else
+		queue_work(pool->queue, &pool->work);
+	spin_unlock_irqrestore(&pool->lock, flags);
+}
+
+void dtm_pool_commit_tick(struct work_struct *work)
+{
+	dtm_pool_wake(container_of(to_delayed_work(work), struct dtm_pool, commit_tick));
+}
+
+/* ---- commits ------------------------------------------------------------------------------------
+ */
+
+int dtm_pool_commit(struct dtm_pool *pool)
+{
+	int r;
+
+	lockdep_assert_held(&pool->engine);
+	if (!dtm_metadata_changed(pool->metadata))
+		return 0;
+	if (!dtm_mode_may_change(pool->mode))
+		return -EROFS;
+	/* A mapping must not be found after a crash before the data it leads to. */
+	r = blkdev_issue_flush(pool->data_bdev);
+	if (r) {
+		dtm_pool_metadata_failed(pool, "flush the data device before a commit", r);
+		return r;
+	}
+	r = dtm_metadata_commit(pool->metadata);
+	if (r) {
+		dtm_pool_metadata_failed(pool, "commit", r);
+		return r;
+	}
+	pool->last_commit = jiffies;
+	return 0;
+}
+
+static bool commit_is_due(struct dtm_pool *pool)
+{
+	return dtm_metadata_changed(pool->metadata) &&
+	       time_after_eq(jiffies, pool->last_commit + COMMIT_PERIOD);
+}
+
+static void commit_for_those_who_wait(struct dtm_pool *pool)
+{
+	struct bio_list flushes, completing;
+	struct bio *bio;
+	int r;
+
+	/* Blocks that are free already are being discarded: free for others they may only be
+	 * then. The end of that wakes the worker. */
+	if (atomic_read(&pool->passdowns))
+		return;
+	bio_list_init(&flushes);
+	bio_list_init(&completing);
+	spin_lock_irq(&pool->lock);
+	bio_list_merge(&flushes, &pool->flushes);
+	bio_list_init(&pool->flushes);
+	bio_list_merge(&completing, &pool->completing);
+	bio_list_init(&pool->completing);
+	spin_unlock_irq(&pool->lock);
+
+	if (bio_list_empty(&flushes) && bio_list_empty(&completing) && !commit_is_due(pool))
+		return;
+	r = dtm_pool_commit(pool);
+	while ((bio = bio_list_pop(&completing))) {
+		bio->bi_status = r ? BLK_STS_IOERR : BLK_STS_OK;
+		bio_endio(bio);
+	}
+	while ((bio = bio_list_pop(&flushes))) {
+		struct dtm_io *io = dtm_io_of(bio);
+
+		if (r) {
+			bio_io_error(bio);
+			continue;
+		}
+		io->committed = true;
+		dtm_map_later(io->thin, bio);
+	}
+}
+
+/* ---- a turn -------------------------------------------------------------------------------------
+ */
+
+static void finish_ready(struct dtm_pool *pool)
+{
+	struct dtm_io *io, *more;
+	LIST_HEAD(ready);
+
+	spin_lock_irq(&pool->lock);
+	list_splice_init(&pool->ready, &ready);
+	spin_unlock_irq(&pool->lock);
+	list_for_each_entry_safe(io, more, &ready, list) {
+		list_del_init(&io->list);
+		io->next(io);
+	}
+}
+
+/* In the order of their blocks, so that what is next to each other in a device is allocated so. */
+static int by_block(void *unused, const struct list_head *a, const struct list_head *b)
+{
+	const u64 first = list_entry(a, struct dtm_cell, list)->begin;
+	const u64 second = list_entry(b, struct dtm_cell, list)->begin;
+
+	return first < second ? -1 : first > second;
+}
+
+static void process_thin(struct dtm_thin *thin)
+{
+	struct dtm_cell *cell, *more;
+	struct bio_list deferred;
+	LIST_HEAD(cells);
+	struct bio *bio;
+
+	bio_list_init(&deferred);
+	spin_lock_irq(&thin->lock);
+	if (thin->requeue) { /* they go back */
+		spin_unlock_irq(&thin->lock);
+		return;
+	}
+	bio_list_merge(&deferred, &thin->deferred);
+	bio_list_init(&thin->deferred);
+	spin_unlock_irq(&thin->lock);
+	while ((bio = bio_list_pop(&deferred)))
+		dtm_map_later(thin, bio);
+
+	spin_lock_irq(&thin->lock);
+	list_splice_init(&thin->cells_todo, &cells);
+	spin_unlock_irq(&thin->lock);
+	list_sort(NULL, &cells, by_block);
+	list_for_each_entry_safe(cell, more, &cells, list) {
+		struct dtm_io *io = container_of(cell, struct dtm_io, cell);
+
+		list_del_init(&cell->list);
+		if (bio_op(cell->holder) == REQ_OP_DISCARD)
+			dtm_discard(io);
+		else
+			dtm_provision(io);
+	}
+}
+
+void dtm_pool_work(struct work_struct *work)
+{
+	struct dtm_pool *pool = container_of(work, struct dtm_pool, work);
+	struct dtm_thin *thin;
+	bool closing;
+
+	mutex_lock(&pool->engine);
+	dtm_metadata_prefetch(pool->metadata);
+	dtm_pool_mend(pool);
+	finish_ready(pool);
+	spin_lock_irq(&pool->lock);
+	closing = pool->gate_closing;
+	spin_unlock_irq(&pool->lock);
+	if (!closing)
+		list_for_each_entry(thin, &pool->thins, list)
+			process_thin(thin);
+	commit_for_those_who_wait(pool);
+	dtm_pool_check_marks(pool);
+	if (!closing &&
+	    (dtm_metadata_changed(pool->metadata) || dtm_metadata_is_broken(pool->metadata) ||
+	     dtm_metadata_needs_check_unwritten(pool->metadata)))
+		queue_delayed_work(pool->queue, &pool->commit_tick, COMMIT_PERIOD);
+	mutex_unlock(&pool->engine);
+}
+
+/* ---- the gate
+ * ------------------------------------------------------------------------------------ */
+
+void dtm_pool_close_gate(struct dtm_pool *pool)
+{
+	struct dtm_thin *thin;
+
+	spin_lock_irq(&pool->lock);
+	pool->gate_closing = true;
+	list_for_each_entry(thin, &pool->thins, list)
+		dtm_flights_close(&thin->flights);
+	spin_unlock_irq(&pool->lock);
+	/* A turn that did not see it yet is over after this. Then nothing begins any more; what has
+	 * begun may need the worker to end. */
+	mutex_lock(&pool->engine);
+	mutex_unlock(&pool->engine);
+	wait_event(pool->idle, !atomic_read(&pool->busy) && !atomic_read(&pool->passdowns));
+	mutex_lock(&pool->engine); /* flights end without it; devices come and go with it */
+	list_for_each_entry(thin, &pool->thins, list)
+		dtm_flights_drain(&thin->flights);
+	mutex_unlock(&pool->engine);
+	spin_lock_irq(&pool->lock);
+	pool->gate_closed = true;
+	pool->work_noted = true;
+	spin_unlock_irq(&pool->lock);
+	cancel_delayed_work_sync(&pool->commit_tick);
+	cancel_delayed_work_sync(&pool->no_space_timeout);
+	flush_work(&pool->work);
+}
+
+void dtm_pool_open_gate(struct dtm_pool *pool)
+{
+	struct dtm_thin *thin;
+
+	spin_lock_irq(&pool->lock);
+	pool->gate_closing = false;
+	pool->gate_closed = false;
+	list_for_each_entry(thin, &pool->thins, list)
+		dtm_flights_open(&thin->flights);
+	if (pool->work_noted)
+		queue_work(pool->queue, &pool->work);
+	pool->work_noted = false;
+	spin_unlock_irq(&pool->lock);
+}
