@@ -93,9 +93,10 @@ class Keys(unittest.TestCase):
 
 class Images(unittest.TestCase):
     def test_packages_by_suite(self) -> None:
-        text = "# comment\nall: a b\nbookworm: c # why\ntrixie: d\n"
+        text = "# comment\nall: a b\nbookworm: c # why\ntrixie: d\n+more: e\n"
         self.assertEqual(image.packages("bookworm", text), ["a", "b", "c"])
         self.assertEqual(image.packages("trixie", text), ["a", "b", "d"])
+        self.assertEqual(image.packages("trixie", text, "more"), ["a", "b", "d", "e"])
         with self.assertRaises(util.LabError):
             image.packages("bookworm", "a b\n")
 
@@ -240,6 +241,8 @@ class Cases(unittest.TestCase):
         one = cases.CaseInfo("one", Path("o"))
         self.assertEqual(cases.choose([], "trixie", [both, one]), [both])
         self.assertEqual(cases.choose(["one"], "trixie", [both, one]), [one])
+        one.default = False
+        self.assertEqual(cases.choose([], "bookworm", [both, one]), [both])
         with self.assertRaises(util.LabError):
             cases.choose(["none"], "trixie", [both, one])
 

@@ -8,6 +8,8 @@ running the file:
     LIMIT     seconds it may take; 60 unless given
     DISKS     sizes of the throw-away disks it needs, as in ["2G"]
     OWN_BOOT  True: a machine of its own
+    IMAGE     the variant of the image it needs, as image/packages names it; then OWN_BOOT as well
+    DEFAULT   False: runs only when it is asked for by name
     HOST      True: run(t) runs on the host and drives the machine (resets it, say)
     PACKAGE   False: runs without thinmgr installed as well as with it
     MODULE    True: needs our kernel module in the machine, whichever target is in use
@@ -53,6 +55,8 @@ class CaseInfo:
     limit: float = 60
     disks: list[str] = field(default_factory=list)
     own_boot: bool = False
+    image: str = ""
+    default: bool = True
     host: bool = False
     package: bool = True
     module: bool = False
@@ -67,7 +71,7 @@ def read_info(path: Path) -> CaseInfo:
                 isinstance(node.targets[0], ast.Name):
             key = node.targets[0].id
             if key in ("SUITES", "LIMIT", "DISKS", "OWN_BOOT", "HOST", "PACKAGE", "MODULE",
-                       "ALLOW_LOG"):
+                       "IMAGE", "DEFAULT", "ALLOW_LOG"):
                 setattr(info, key.lower(), ast.literal_eval(node.value))
     return info
 
@@ -196,7 +200,7 @@ def provide(machine: vm.VM, package: bool, target: str = "stock", with_module: b
              (CASES_DIR, f"{GUEST_HOME}/cases")]
     built = deb.get(machine.options.suite) if package else None
     if built:
-        files += [(built.deb, "/root/thinmgr.deb"), (built.tools, "/root/tools.tar")]
+        files += [(built.deb, "/root/thinmgr.deb"), (built.dkms, "/root/thinmgr-dkms.deb"), (built.tools, "/root/tools.tar")]
     if with_module or target == "ours":
         ours = module.get(machine.options.suite)
         booted = machine.sh("uname -r").strip()
@@ -345,9 +349,9 @@ def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str, target
 
 
 def choose(wanted: Sequence[str], suite: str, all_cases: Sequence[CaseInfo]) -> list[CaseInfo]:
-    """The cases named, or all that run on the suite. A name asked for runs on any suite."""
+    """The cases named, or all that run on the suite by default. A name asked for runs on any suite."""
     if not wanted:
-        return [c for c in all_cases if suite in c.suites]
+        return [c for c in all_cases if suite in c.suites and c.default]
     known = {c.name: c for c in all_cases}
     for name in wanted:
         if name not in known:
@@ -371,6 +375,6 @@ def run_cases(wanted: Sequence[str], suite: str, target: str, accel: str, keep: 
                                                  keep=keep), "shared", target)
     for case in cases:
         if case.own_boot:
-            verdicts += run_group([case], vm.Options(suite=suite, disks=case.disks, accel=accel,
-                                                     keep=keep), case.name, target)
+            verdicts += run_group([case], vm.Options(suite=suite, variant=case.image, disks=case.disks,
+                                                     accel=accel, keep=keep), case.name, target)
     return verdicts

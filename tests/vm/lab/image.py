@@ -28,7 +28,7 @@ LAYOUT = "4"
 @dataclass(frozen=True)
 class Image:
     suite: str
-    path: Path
+    path: Path  # for a variant, of it
 
     @property
     def root_disk(self) -> Path:
@@ -48,8 +48,8 @@ class Image:
         return (self.path / "release").read_text().strip()
 
 
-def packages(suite: str, text: str | None = None) -> list[str]:
-    """The packages `image/packages` names for one suite."""
+def packages(suite: str, text: str | None = None, variant: str = "") -> list[str]:
+    """The packages `image/packages` names for one suite, and for a variant of its image."""
     if text is None:
         text = (IMAGE_DIR / "packages").read_text()
     names: set[str] = set()
@@ -60,7 +60,7 @@ def packages(suite: str, text: str | None = None) -> list[str]:
         who, colon, rest = line.partition(":")
         if not colon:
             raise LabError(f"image/packages: no suite named in: {line}")
-        if who.strip() in ("all", suite):
+        if who.strip() in ("all", suite, f"+{variant}"):
             names.update(rest.split())
     return sorted(names)
 
@@ -94,37 +94,38 @@ def mmdebstrap(suite: str, target: Path, include: list[str], log: Path, extra: l
     run(as_root(argv), log=log, limit=1200)
 
 
-def image_key(suite: str) -> str:
+def image_key(suite: str, variant: str = "") -> str:
     key = keys()
-    return util.digest([LAYOUT, suite, *packages(suite), (IMAGE_DIR / "customise").read_bytes(),
+    return util.digest([LAYOUT, suite, *packages(suite, None, variant), (IMAGE_DIR / "customise").read_bytes(),
                         (IMAGE_DIR / "init").read_bytes(), (key / "login.pub").read_bytes(),
                         (key / "host.pub").read_bytes()])
 
 
-def get(suite: str) -> Image:
-    """The image of a suite, built now if the cache has none."""
+def get(suite: str, variant: str = "") -> Image:
+    """The image of a suite, or a variant with more in it, built now if the cache has none."""
     if suite not in SUITES:
         raise LabError(f"no such suite: {suite} (there are: {', '.join(SUITES)})")
-    key = image_key(suite)
+    key = image_key(suite, variant)
     home = util.cache_dir()
-    final = home / f"image-{suite}-{key}"
-    with util.locked(home / f"image-{suite}.lock"):
+    name = f"{suite}+{variant}" if variant else suite
+    final = home / f"image-{name}-{key}"
+    with util.locked(home / f"image-{name}.lock"):
         if not final.exists():
-            say(f"lab: building the {suite} image (once; kept in {home})")
-            _build(suite, final)
-            _drop_old(home, suite, final)
+            say(f"lab: building the {name} image (once; kept in {home})")
+            _build(suite, variant, final)
+            _drop_old(home, name, final)
     return Image(suite, final)
 
 
-def _drop_old(home: Path, suite: str, keep: Path) -> None:
-    """Older images of the suite go, but not while a running VM may still have one open."""
-    old = sorted((p for p in home.glob(f"image-{suite}-*") if p.is_dir() and p != keep),
+def _drop_old(home: Path, name: str, keep: Path) -> None:
+    """Older images of this name go, but not while a running VM may still have one open."""
+    old = sorted((p for p in home.glob(f"image-{name}-*") if p.is_dir() and p != keep),
                  key=lambda p: p.stat().st_mtime)
     for path in old[:-1]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _build(suite: str, final: Path) -> None:
+def _build(suite: str, variant: str, final: Path) -> None:
     part = final.with_name(f"part-{final.name}")
     run(as_root(["rm", "-rf", "--one-file-system", str(part)]))
     part.mkdir(parents=True)
@@ -132,10 +133,11 @@ def _build(suite: str, final: Path) -> None:
     log = part / "build.log"
     key = keys()
     hook = " ".join([str(IMAGE_DIR / "customise"), '"$1"', str(key / "login.pub"), str(key / "host")])
-    mmdebstrap(suite, root, packages(suite), log, [f"--customize-hook={hook}"])
-    kernels = sorted((root / "boot").glob("vmlinuz-*"))
+    mmdebstrap(suite, root, packages(suite, None, variant), log, [f"--customize-hook={hook}"])
+    # A variant may hold another kernel besides.
+    kernels = sorted((root / "boot").glob("vmlinuz-*-cloud-*"))
     if len(kernels) != 1:
-        raise LabError(f"{suite}: {len(kernels)} kernels in the image, one expected")
+        raise LabError(f"{suite}: {len(kernels)} cloud kernels in the image, one expected")
     release = kernels[0].name.removeprefix("vmlinuz-")
     shutil.copyfile(kernels[0], part / "vmlinuz")
     (part / "release").write_text(release + "\n")

@@ -31,6 +31,7 @@ KERNEL_ARGS = ("root=/dev/vda rw console=ttyS0 loglevel=5 no_timer_check net.ifn
 @dataclass
 class Options:
     suite: str = "bookworm"
+    variant: str = ""                      # of the suite's image
     cpus: int = 2
     memory_mib: int = 2048
     disks: Sequence[str] = ()              # sizes of throw-away disks, as in "2G"
@@ -94,7 +95,7 @@ class VM:
     # -- the machine ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        img = images.get(self.options.suite)
+        img = images.get(self.options.suite, self.options.variant)
         root = self.dir / "root.qcow2"
         run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(img.root_disk), "-F", "raw",
              str(root)])
