@@ -41,7 +41,7 @@ static int create_snap(struct dtm_pool *pool, char **argv)
 	return r ? r : dtm_metadata_create_snap(pool->metadata, id, origin);
 }
 
-static int delete (struct dtm_pool *pool, char **argv)
+static int delete_thin(struct dtm_pool *pool, char **argv)
 {
 	u32 id;
 	int r = parse_id(argv[1], &id);
@@ -122,7 +122,7 @@ static const struct {
 } messages[] = {
 	{ "create_thin", 2, create_thin, true },
 	{ "create_snap", 3, create_snap, true },
-	{ "delete", 2, delete, true },
+	{ "delete", 2, delete_thin, true },
 	{ "set_transaction_id", 3, set_transaction_id, true },
 	{ "reserve_metadata_snap", 1, reserve_metadata_snap, true },
 	{ "release_metadata_snap", 1, release_metadata_snap, true },
@@ -162,8 +162,8 @@ static int carry_out(struct dtm_pool *pool, unsigned int i, char **argv)
 			return r;
 		/* A refusal costs nothing; running into the reserve costs the transaction. What
 		 * frees space is let through. */
-		if (!sizes.metadata_free &&
-		    messages[i].fn != delete &&messages[i].fn != release_metadata_snap)
+		if (!sizes.metadata_free && messages[i].fn != delete_thin &&
+		    messages[i].fn != release_metadata_snap)
 			return -ENOSPC;
 	}
 	r = messages[i].fn(pool, argv);

@@ -253,7 +253,7 @@ static int grow_data(struct dtm_pool *pool, struct dtm_pool_line *line)
 	int r = dtm_metadata_sizes(pool->metadata, &sizes);
 
 	if (r)
-		return 0; /* it cannot be read now; what there is is served */
+		return 0; /* it cannot be read now, but what it has is served */
 	if (blocks == sizes.data_blocks || (blocks < sizes.data_blocks && line->grown))
 		return 0;
 	if (blocks < sizes.data_blocks) {
