@@ -106,7 +106,7 @@ struct dtm_pool *dtm_pool_get(struct mapped_device *md, struct block_device *met
 			found = ERR_PTR(-EINVAL);
 		} else if (pool->data_bdev != data_bdev) {
 			*error = "The data device cannot be replaced while the pool is there";
-			found = ERR_PTR(-EINVAL);
+			found = ERR_PTR(-EBUSY); /* as mainline says it */
 		} else if (pool->block_sectors != block_sectors) {
 			*error = "The block size is not that of the pool";
 			found = ERR_PTR(-EINVAL);
