@@ -220,6 +220,7 @@ static int operation_error(struct cli *cli, const json_t *operation, struct tm_e
 static int wait_loop(struct cli *cli, const char *id, uint64_t limit_seconds,
 		     struct cli_progress *progress, struct cli_response *ret, struct tm_error *err)
 {
+	const struct timespec pause = { .tv_nsec = 200 * 1000 * 1000 };
 	uint64_t began = tm_now_monotonic_usec(), missing_since = 0;
 
 	for (;;) {
@@ -243,8 +244,6 @@ static int wait_loop(struct cli *cli, const char *id, uint64_t limit_seconds,
 			return r;
 		/* 503: it stops, or starts and has yet to settle what a restart cut off. */
 		if (r < 0 || response.status == 503) {
-			struct timespec pause = { .tv_nsec = 200 * 1000 * 1000 };
-
 			if (missing_since == 0)
 				missing_since = now;
 			if (now - missing_since > RESTART_SECONDS * TM_USEC_PER_SEC ||
@@ -273,6 +272,9 @@ static int wait_loop(struct cli *cli, const char *id, uint64_t limit_seconds,
 			tm_error_hint(err, "wait on with 'thinmgr operation wait %s'", id);
 			return -ETIMEDOUT;
 		}
+		/* One that waits for a restart is answered for at once. */
+		if (tm_now_monotonic_usec() - now < (uint64_t)pause.tv_nsec / 1000)
+			(void)nanosleep(&pause, NULL);
 	}
 }
 

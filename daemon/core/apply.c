@@ -283,6 +283,8 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 		pool->sample_due = true;
 		tm_pool_look(pool, 0);
 		tm_core_sample_soon(op->core);
+	} else if (pool->left_suspended) {
+		tm_pool_look(pool, 0); /* uncertain, too, it must not stand still */
 	}
 	return pool;
 }

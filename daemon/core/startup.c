@@ -432,6 +432,8 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 
 		there = tm_parts_ours(core, &pool->record, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
 			info.live_table;
+		/* What could not be resumed at once is tried again. */
+		pool->left_suspended = there && info.suspended;
 		if (pool->state == TM_POOL_UNCERTAIN || !pool->record.active ||
 		    (!there && !pool->record.policy.activate_at_start)) {
 			follow(pool, NULL);

@@ -62,6 +62,28 @@ def refused(t):
     pools.destroy("refused")
 
 
+def refused_an_operation(t):
+    """The same, met by an operation or by a start: it leaves the pool uncertain, but not suspended."""
+    pools.create(t, "asked", 64)
+    pools.volume("asked", "v", 512)
+    pools.policy("asked", sample_seconds=3600)  # no sample comes to the rescue
+    whole = table("asked:_meta")
+    start, sectors, *rest = whole.split()
+    for restarted in (False, True):
+        switch("asked:_meta", " ".join([start, str(int(sectors) - 1024), *rest]))
+        pools.change("PATCH", "/v1/pools/asked/policy", {"data": {"low_water_percent": 30 + restarted}}, expect=500)
+        if restarted:
+            tm.restart()
+        t.check(suspended("asked:_pool"), "the pool is suspended as long as nothing can be done")
+        switch("asked:_meta", whole)
+        tm.wait_for(lambda: not suspended("asked:_pool"), 30, "the pool resumed")
+        t.equal(pools.pool("asked")["state"], "uncertain", "its state")
+        pools.change("POST", "/v1/pools/asked/deactivate")
+        pools.change("POST", "/v1/pools/asked/activate")
+    t.equal(pools.pool("asked")["state"], "active", "its state")
+    pools.destroy("asked")
+
+
 def hung(t):
     """Disks below several pools do not answer, so the kernel's suspend hangs; another pool still grows."""
     names = [f"hung{n}" for n in range(HUNG)]
@@ -102,4 +124,5 @@ def hung(t):
 
 def run(t):
     refused(t)
+    refused_an_operation(t)
     hung(t)
