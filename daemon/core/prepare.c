@@ -136,7 +136,9 @@ static int need_active(const struct tm_pool *pool, struct tm_error *err)
 		return 0;
 	(void)tm_error_set(err, TM_ERR_WRONG_STATE, EBUSY, "Pool %s is %s.", pool->record.name,
 			   tm_pool_state_name(pool->state));
-	if (pool->state == TM_POOL_INACTIVE)
+	if (pool->raising)
+		tm_error_hint(err, "It is being brought up; try again when it is active.");
+	else if (pool->state == TM_POOL_INACTIVE)
 		tm_error_hint(err, "Activate it first: thinmgr pool activate %s",
 			      pool->record.name);
 	return -EBUSY;

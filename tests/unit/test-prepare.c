@@ -208,6 +208,11 @@ static void needs_a_writable_pool(void **state)
 		(void)command(f, TM_CMD_SNAPSHOT_CREATE, NULL);
 		refuse(f, cases[i].code, cases[i].error, "", cases[i].says);
 	}
+
+	f->pool->state = TM_POOL_INACTIVE;
+	f->pool->raising = true;
+	volume_create(f, "new", TM_GIB);
+	refuse(f, TM_ERR_WRONG_STATE, EBUSY, "", "being brought up");
 }
 
 static void snapshot(struct fixture *f, size_t n, const char *const (*items)[2])
