@@ -79,6 +79,7 @@ struct tm_pool {
 	uint64_t look_again_seen_usec;
 	struct look *look;   /* the one under way; what of it the main loop may read, look.c says */
 	bool look_is_late;   /* it was told that it hangs */
+	bool look_crossed;   /* an operation ran meanwhile, and may have moved the transaction */
 	bool left_suspended; /* the kernel may have it suspended: the next look lets it go */
 	struct tm_arm *arming; /* waiting for its turn, or at work */
 	struct tm_backoff arm_backoff;

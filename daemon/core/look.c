@@ -703,6 +703,11 @@ static void settle(struct tm_pool *pool, struct look *l)
 	const uint64_t close_look = watch_metadata(pool, l);
 	uint64_t data_retry, meta_retry, retry;
 
+	/* What was read between two steps of an operation says nothing; a look follows its end. */
+	if (pool->look_crossed)
+		l->first.transaction_id = l->last.transaction_id =
+			pool->status_valid ? pool->status.transaction_id
+					   : pool->record.transaction_id;
 	tell_changes(pool, pool->status_valid ? &pool->status : NULL, low_water_before, &l->first,
 		     l->low_water_first);
 	pool->record.data_bytes = l->record.data_bytes;
@@ -895,6 +900,7 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 		l->n_volumes = n;
 	}
 	l->let_go = pool->left_suspended;
+	pool->look_crossed = pool->running != NULL;
 	pool->looking = true;
 	pool->look = l;
 	if (core->n_looking++ == 0)

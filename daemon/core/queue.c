@@ -218,6 +218,7 @@ void tm_pool_run_queue(struct tm_pool *pool)
 		return; /* its end comes back here */
 	op = take(&pool->queue, pool);
 	pool->running = op;
+	pool->look_crossed = true;
 	if (!op->error.code && op->type->kind == TM_CMD_POOL_DELETE) {
 		pool->state = TM_POOL_DELETING;
 		tm_pool_touch(pool);

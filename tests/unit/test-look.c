@@ -214,6 +214,31 @@ static void changed_by_somebody_else(void **state)
 	told(f, "");
 }
 
+/* One that an operation is just moving is nobody else's doing, whenever the look read it. */
+static void moved_by_an_operation(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_op op = { .type = tm_op_type(TM_CMD_VOLUME_CREATE) };
+
+	f->pool->running = &op;
+	kernel.status.transaction_id = 1;
+	look(f);
+	told(f, "");
+	assert_int_equal(f->pool->status.transaction_id, 0);
+
+	/* It ends before what was read arrives. */
+	tm_pool_look(f->pool, 0);
+	f->pool->running = NULL;
+	f->pool->record.transaction_id = f->pool->status.transaction_id = 2;
+	rest(f);
+	told(f, "");
+	assert_int_equal(f->pool->status.transaction_id, 2);
+
+	look(f);
+	told(f, "transaction-mismatch");
+	assert_int_equal(f->pool->status.transaction_id, 1);
+}
+
 /* However often it is asked for meanwhile: one more look, and what was seen first counts. */
 static void asked_for_during_a_look(void **state)
 {
@@ -259,6 +284,7 @@ int main(void)
 		TEST(queues_and_goes_on),
 		TEST(disappears),
 		TEST(changed_by_somebody_else),
+		TEST(moved_by_an_operation),
 		TEST(asked_for_during_a_look),
 		TEST(not_up),
 	};
