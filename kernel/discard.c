@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Blocks given back. A discard holds the cell of all its whole blocks, waits once for the I/O that
- * is on its way to them, and goes from one mapped run to the next: a run costs the same whether it
- * is one block or a million.
+ * is on its way to them, and goes from one mapped run to the next.
  *
  * Telling the data device, safely:
  *
@@ -39,11 +38,6 @@ static void fail(struct dtm_io *io, blk_status_t status)
 
 /* ---- the data device
  * ------------------------------------------------------------------------------ */
-
-struct passdown {
-	struct dtm_io *io;
-	bool holds_commit;
-};
 
 static void passed_down(struct bio *bio)
 {
@@ -196,10 +190,12 @@ static void next_run(struct dtm_io *io)
 			io->next = discarded_unshared;
 			atomic_inc(&pool->passdowns);
 			r = pass_down_unused(io);
-			if (r)
+			if (r) {
 				DMERR("%s: cannot see which blocks are unused (%d): they are not "
 				      "discarded on the data device",
 				      dm_device_name(pool->md), r);
+				dtm_pool_change_failed(pool, "count uses of blocks", r);
+			}
 			dtm_awaited(io);
 			return;
 		}

@@ -132,25 +132,8 @@ static const struct {
 	{ "grow_metadata", 2, grow_metadata, false },
 };
 
-/* Errors that left the transaction as it was. */
-static bool harmless(int r)
-{
-	switch (r) {
-	case 0:
-	case -EINVAL:
-	case -EEXIST:
-	case -ENODATA:
-	case -EBUSY:
-	case -EPERM:
-	case -EROFS:
-		return true;
-	}
-	return false;
-}
-
 static int carry_out(struct dtm_pool *pool, unsigned int i, char **argv)
 {
-	const u64 lost = pool->changes_lost;
 	struct dtm_metadata_sizes sizes;
 	int r;
 
@@ -169,8 +152,8 @@ static int carry_out(struct dtm_pool *pool, unsigned int i, char **argv)
 	r = messages[i].fn(pool, argv);
 	if (messages[i].changes_metadata && !r)
 		r = dtm_pool_commit(pool);
-	if (!harmless(r) && pool->changes_lost == lost)
-		dtm_pool_metadata_failed(pool, messages[i].name, r);
+	if (r)
+		dtm_pool_change_failed(pool, messages[i].name, r);
 	return r;
 }
 

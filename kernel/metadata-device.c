@@ -50,12 +50,13 @@ static int find_id(struct dtm_metadata *m, u64 id)
 	return read_details(m, m->details_root, id, &details);
 }
 
-int dtm_device_root(struct dtm_metadata *m, u64 id, u64 *ret_root)
+/* The root of the device's own tree, by that of the upper one. */
+static int find_root(struct dtm_metadata *m, u64 upper, u64 id, u64 *ret_root)
 {
 	__le64 root;
 	int r;
 
-	r = dm_btree_lookup(&m->devices_tree, m->mapping_root, &id, &root);
+	r = dm_btree_lookup(&m->devices_tree, upper, &id, &root);
 	if (!r)
 		*ret_root = le64_to_cpu(root);
 	return r;
@@ -113,6 +114,8 @@ void dtm_devices_committed(struct dtm_metadata *m)
 		WRITE_ONCE(d->changed, false);
 		d->existed = d->exists;
 		d->committed = d->now;
+		d->committed_root = d->root;
+		d->root_owned = false;
 		if (!d->open_count)
 			free_device(d);
 	}
@@ -127,6 +130,8 @@ void dtm_devices_aborted(struct dtm_metadata *m)
 			WRITE_ONCE(d->lost_changes, true);
 		WRITE_ONCE(d->changed, false);
 		d->exists = d->existed;
+		d->root = d->committed_root;
+		d->root_owned = false;
 		d->now.transaction_id = d->committed.transaction_id;
 		d->now.creation_time = d->committed.creation_time;
 		d->now.snapshotted_time = d->committed.snapshotted_time;
@@ -139,18 +144,24 @@ void dtm_devices_aborted(struct dtm_metadata *m)
 /* What it is now, and what it was when last committed. */
 static int load_device(struct dtm_metadata *m, struct dtm_device *d)
 {
+	const struct dtm_superblock *sb = &m->committed->sb;
 	int r;
 
 	r = read_details(m, m->details_root, d->id, &d->now);
+	if (!r)
+		r = find_root(m, m->mapping_root, d->id, &d->root);
 	if (r)
 		return r;
 	d->exists = true;
 	d->existed = true;
 	d->committed = d->now;
+	d->committed_root = d->root;
 	if (!m->changed)
 		return 0;
 
-	r = read_details(m, le64_to_cpu(m->committed->sb.details_root), d->id, &d->committed);
+	r = read_details(m, le64_to_cpu(sb->details_root), d->id, &d->committed);
+	if (!r)
+		r = find_root(m, le64_to_cpu(sb->mapping_root), d->id, &d->committed_root);
 	if (r == -ENODATA) {
 		d->existed = false;
 		r = 0;
@@ -307,14 +318,14 @@ int dtm_metadata_create_snap(struct dtm_metadata *m, u32 id, u32 origin)
 		return dtm_md_unchanged(m, r);
 	if (m->time >= DTM_TIME_MAX) {
 		DMERR("%pg: no more snapshots can be taken: there have been %u", m->bdev, m->time);
-		return dtm_md_unchanged(m, -EOVERFLOW);
+		return dtm_md_unchanged(m, -EPERM);
 	}
 	d = find_device(m, origin);
 	if (d && !d->exists)
 		return dtm_md_unchanged(m, -ENODATA);
 	r = read_details(m, m->details_root, origin, &origin_details);
 	if (!r)
-		r = dtm_device_root(m, origin, &root);
+		r = find_root(m, m->mapping_root, origin, &root);
 	if (r)
 		return dtm_md_unchanged(m, r);
 
@@ -415,9 +426,9 @@ int dtm_metadata_reserve_snap(struct dtm_metadata *m)
 	if (m->held_root)
 		return dtm_md_unchanged(m, -EBUSY);
 	/* Trees of a transaction under way still change in place. */
-	r = dtm_md_commit(m);
-	if (r)
-		return dtm_md_unchanged(m, r);
+	if (m->mapping_root != le64_to_cpu(m->committed->sb.mapping_root) ||
+	    m->details_root != le64_to_cpu(m->committed->sb.details_root))
+		return dtm_md_unchanged(m, -EAGAIN);
 
 	r = copy_superblock(m, &location);
 	if (!r)

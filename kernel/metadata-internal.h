@@ -4,6 +4,7 @@
 #define DTM_METADATA_INTERNAL_H
 
 #include <linux/bitmap.h>
+#include <linux/hashtable.h>
 #include <linux/list.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
@@ -44,20 +45,27 @@ struct dtm_device {
 	unsigned int open_count;
 	bool changed; /* in this transaction; its details are in the tree already, if outdated */
 	bool lost_changes;
-	bool exists, existed; /* now; when committed last */
+	bool exists, existed;     /* now; when committed last */
+	u64 root, committed_root; /* of its tree of mappings; the upper tree always says the same */
+	bool root_owned;          /* the upper tree's path to it is this transaction's own */
 	struct dtm_device_details now, committed;
 };
 
-/* Data blocks whose counts are in one bitmap; of how many bitmaps the kernel keeps index entries.
- */
+/* Data blocks whose counts are in one bitmap; bitmaps of which the kernel keeps index entries. */
 #define DTM_COUNTS_PER_BITMAP ((4096 - 16) * 4)
 #define DTM_CACHED_BITMAPS    64
+
+/* A data block that was allocated, and is mapped once it is filled. */
+struct dtm_promise {
+	struct hlist_node node;
+	u64 block;
+};
 
 /* What is told without waiting for a commit that has the lock: a copy, as of its last release. */
 struct dtm_metadata_view {
 	struct dtm_metadata_sizes sizes;
 	u64 transaction_id;
-	bool changed, broken, needs_check, needs_check_unwritten;
+	bool changed, must_abort, broken, needs_check, needs_check_unwritten;
 };
 
 struct dtm_metadata {
@@ -75,10 +83,10 @@ struct dtm_metadata {
 	struct dtm_sm_watch watch;
 
 	struct dm_btree_info mappings;           /* device id, virtual block: a mapping */
-	struct dm_btree_info mappings_nowait;    /* the same for the non-blocking clone */
 	struct dm_btree_info devices_tree;       /* its upper level: device id: root of a tree */
 	struct dm_btree_info devices_tree_moved; /* the old root owns nothing any more */
 	struct dm_btree_info device_tree;        /* its lower level: virtual block: a mapping */
+	struct dm_btree_info device_tree_nowait; /* the same for the non-blocking clone */
 	struct dm_btree_info details;            /* device id: details */
 
 	/* The transaction. */
@@ -87,7 +95,8 @@ struct dtm_metadata {
 	u64 held_root;
 	u64 transaction_id;
 	u32 time;
-	bool changed;
+	bool changed;        /* so it has to be committed */
+	bool dirty;          /* something is different in memory, if only for promises */
 	int error;           /* why it can only be aborted */
 	int lost_error;      /* met where it could not be answered */
 	u64 data_blocks;     /* with those it adds */
@@ -98,6 +107,8 @@ struct dtm_metadata {
 	/* Bitmaps in which counts of data blocks changed, the last of each place in the cache. */
 	u64 counted[DTM_CACHED_BITMAPS];
 	DECLARE_BITMAP(counted_valid, DTM_CACHED_BITMAPS);
+
+	DECLARE_HASHTABLE(promises, 7);
 
 	union dtm_superblock_image *committed; /* as on the device, but see doubtful */
 	union dtm_superblock_image *next;      /* room for another */
@@ -133,8 +144,8 @@ int dtm_md_end(struct dtm_metadata *m, int r);
 /* Unlocks where nothing was changed after all. */
 int dtm_md_unchanged(struct dtm_metadata *m, int r);
 
-/* With the lock for writing. */
-int dtm_md_commit(struct dtm_metadata *m);
+/* A block that was allocated is mapped, or given back. */
+void dtm_md_promise_kept(struct dtm_metadata *m, u64 block);
 
 /* The counts of data blocks [begin, end) change. */
 void dtm_md_counts_change(struct dtm_metadata *m, u64 begin, u64 end);
@@ -151,9 +162,6 @@ void dtm_devices_aborted(struct dtm_metadata *m);
 
 /* To be called before the first change of a device. -ENODATA: it does not exist (any more). */
 int dtm_device_touch(struct dtm_device *d);
-
-/* The root of the device's own tree, as the transaction has it. */
-int dtm_device_root(struct dtm_metadata *m, u64 id, u64 *ret_root);
 
 /* ---- metadata-map.c -------------------------------------------------------------------------- */
 
@@ -178,7 +186,8 @@ static inline u64 dtm_sm_free(struct dm_space_map *sm)
 
 	if (sm->get_nr_free(sm, &n))
 		return 0;
-	return n;
+	/* A block that was given out twice in a transaction was subtracted twice. */
+	return n > dtm_sm_blocks(sm) ? 0 : n;
 }
 
 static inline int dtm_sm_inc(struct dm_space_map *sm, u64 block)

@@ -8,6 +8,9 @@
 
 #define DM_MSG_PREFIX "thin-pool metadata"
 
+/* How many blocks are gone through before the lock is let go: some ten milliseconds. */
+#define BLOCKS_AT_ONCE 8192
+
 static u64 mapping_block(__le64 value)
 {
 	return le64_to_cpu(value) >> DTM_TIME_BITS;
@@ -133,9 +136,9 @@ void dtm_md_setup_trees(struct dtm_metadata *m)
 	};
 
 	m->mappings = (struct dm_btree_info){ .tm = m->tm, .levels = 2, .value_type = data };
-	m->mappings_nowait = m->mappings;
-	m->mappings_nowait.tm = m->tm_nowait;
 	m->device_tree = (struct dm_btree_info){ .tm = m->tm, .levels = 1, .value_type = data };
+	m->device_tree_nowait = m->device_tree;
+	m->device_tree_nowait.tm = m->tm_nowait;
 	m->devices_tree = (struct dm_btree_info){ .tm = m->tm, .levels = 1, .value_type = root };
 	m->devices_tree_moved = m->devices_tree;
 	m->devices_tree_moved.value_type.dec = NULL;
@@ -170,7 +173,6 @@ static bool is_shared(const struct dtm_device *d, __le64 value)
 int dtm_device_find(struct dtm_device *d, u64 virtual_block, bool wait, struct dtm_mapping *ret)
 {
 	struct dtm_metadata *m = d->m;
-	u64 keys[2] = { d->id, virtual_block };
 	__le64 value;
 	int r;
 
@@ -183,8 +185,8 @@ int dtm_device_find(struct dtm_device *d, u64 virtual_block, bool wait, struct d
 	if (r && !wait && !m->broken)
 		r = -EWOULDBLOCK; /* until it is taken back */
 	if (!r)
-		r = dm_btree_lookup(wait ? &m->mappings : &m->mappings_nowait, m->mapping_root,
-				    keys, &value);
+		r = dm_btree_lookup(wait ? &m->device_tree : &m->device_tree_nowait, d->root,
+				    &virtual_block, &value);
 	if (!r) {
 		ret->block = mapping_block(value);
 		ret->shared = is_shared(d, value);
@@ -193,44 +195,47 @@ int dtm_device_find(struct dtm_device *d, u64 virtual_block, bool wait, struct d
 	return r;
 }
 
-static int find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run *ret)
+/* Where a run begins. */
+static int find_first(struct dtm_device *d, u64 begin, u64 end, struct dtm_run *ret)
 {
-	struct dtm_metadata *m = d->m;
 	__le64 value;
-	u64 root, at;
+	u64 at;
 	int r;
 
-	/* Found once, the device's own tree is all there is to search. */
-	r = dtm_device_root(m, d->id, &root);
-	if (r)
-		return r;
-	r = dm_btree_lookup_next(&m->device_tree, root, &begin, &at, &value);
+	r = dm_btree_lookup_next(&d->m->device_tree, d->root, &begin, &at, &value);
 	if (r)
 		return r;
 	if (at >= end)
 		return -ENODATA;
 	ret->virtual_begin = at;
+	ret->virtual_end = at + 1;
 	ret->block = mapping_block(value);
 	ret->shared = is_shared(d, value);
+	return 0;
+}
 
-	for (at++; at < end; at++) {
-		r = dm_btree_lookup(&m->device_tree, root, &at, &value);
-		if (r == -ENODATA)
-			break;
+/* Makes the run longer, as far as end. -ENODATA: it ends here. */
+static int extend_run(struct dtm_device *d, u64 end, struct dtm_run *run)
+{
+	__le64 value;
+	int r;
+
+	for (; run->virtual_end < end; run->virtual_end++) {
+		r = dm_btree_lookup(&d->m->device_tree, d->root, &run->virtual_end, &value);
 		if (r)
 			return r;
-		if (mapping_block(value) - ret->block != at - ret->virtual_begin ||
-		    is_shared(d, value) != ret->shared)
-			break;
-		cond_resched();
+		if (mapping_block(value) - run->block != run->virtual_end - run->virtual_begin ||
+		    is_shared(d, value) != run->shared)
+			return -ENODATA;
 	}
-	ret->virtual_end = at;
 	return 0;
 }
 
 int dtm_device_find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run *ret)
 {
 	struct dtm_metadata *m = d->m;
+	u32 snapshotted_time;
+	u64 stop;
 	int r;
 
 	if (begin >= end)
@@ -238,21 +243,41 @@ int dtm_device_find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run
 	down_read(&m->lock);
 	r = may_look(d);
 	if (!r)
-		r = find_run(d, begin, end, ret);
+		r = find_first(d, begin, end, ret);
+	if (r) {
+		up_read(&m->lock);
+		return r;
+	}
+	snapshotted_time = d->now.snapshotted_time;
+	for (;;) {
+		stop = ret->virtual_end + min_t(u64, end - ret->virtual_end, BLOCKS_AT_ONCE);
+		r = extend_run(d, stop, ret);
+		if (r || ret->virtual_end == end)
+			break;
+		/* Others get their turn. */
+		up_read(&m->lock);
+		cond_resched();
+		down_read(&m->lock);
+		r = may_look(d);
+		if (r)
+			break;
+		/* A snapshot, which has all of it by now. */
+		if (d->now.snapshotted_time != snapshotted_time) {
+			ret->shared = true;
+			break;
+		}
+	}
 	up_read(&m->lock);
-	return r;
+	return r == -ENODATA ? 0 : r;
 }
 
 static int highest(struct dtm_device *d, u64 *ret)
 {
 	struct dtm_metadata *m = d->m;
-	u64 root, key;
+	u64 key;
 	int r;
 
-	r = dtm_device_root(m, d->id, &root);
-	if (r)
-		return r;
-	r = dm_btree_find_highest_key(&m->device_tree, root, &key);
+	r = dm_btree_find_highest_key(&m->device_tree, d->root, &key);
 	if (r < 0)
 		return r;
 	if (!r)
@@ -276,24 +301,63 @@ int dtm_device_highest_mapped(struct dtm_device *d, u64 *ret)
 
 /* ---- changing -------------------------------------------------------------------------------- */
 
+/* The device gets another tree; info says what becomes of the one it had. */
+static int set_root(struct dtm_device *d, struct dm_btree_info *info, u64 root)
+{
+	struct dtm_metadata *m = d->m;
+	__le64 value = cpu_to_le64(root);
+	u64 key = d->id;
+	dm_block_t upper;
+	int r;
+
+	r = dm_btree_insert(info, m->mapping_root, &key, &value, &upper);
+	if (r)
+		return r;
+	m->mapping_root = upper;
+	d->root = root;
+	d->root_owned = true;
+	return 0;
+}
+
+/*
+ * Before the device's tree changes. The upper tree's path to it has to be the transaction's own
+ * first: where the last commit, or a metadata snapshot, has that path too, the count of the root
+ * does not say that two use it. Inserting what is there already copies the path, and counts.
+ */
+static int own_root(struct dtm_device *d)
+{
+	int r;
+
+	r = dtm_device_touch(d);
+	if (r || d->root_owned)
+		return r;
+	return set_root(d, &d->m->devices_tree, d->root);
+}
+
+/* After it changed: where its root was copied, the old one's use went over to the new one. */
+static int root_moved(struct dtm_device *d, u64 root)
+{
+	return root == d->root ? 0 : set_root(d, &d->m->devices_tree_moved, root);
+}
+
 static int insert(struct dtm_device *d, u64 virtual_block, u64 block)
 {
 	struct dtm_metadata *m = d->m;
-	u64 keys[2] = { d->id, virtual_block };
 	__le64 value = make_mapping(block, m->time);
 	dm_block_t root;
 	int r, inserted;
 
-	r = dtm_device_touch(d);
+	r = own_root(d);
 	if (r)
 		return r;
-	r = dm_btree_insert_notify(&m->mappings, m->mapping_root, keys, &value, &root, &inserted);
+	r = dm_btree_insert_notify(&m->device_tree, d->root, &virtual_block, &value, &root,
+				   &inserted);
 	if (r)
 		return r;
-	m->mapping_root = root;
+	dtm_md_promise_kept(m, block);
 	if (inserted)
 		WRITE_ONCE(d->now.mapped_blocks, d->now.mapped_blocks + 1);
-	return 0;
+	return root_moved(d, root);
 }
 
 int dtm_device_insert(struct dtm_device *d, u64 virtual_block, u64 block)
@@ -313,7 +377,7 @@ int dtm_device_insert(struct dtm_device *d, u64 virtual_block, u64 block)
 }
 
 /* Is every block that is mapped in [begin, end)? */
-static int covers_all(struct dtm_device *d, u64 root, u64 begin, u64 end, bool *ret)
+static int covers_all(struct dtm_device *d, u64 begin, u64 end, bool *ret)
 {
 	struct dtm_metadata *m = d->m;
 	u64 lowest, highest;
@@ -322,29 +386,14 @@ static int covers_all(struct dtm_device *d, u64 root, u64 begin, u64 end, bool *
 	*ret = false;
 	if (!d->now.mapped_blocks || end - begin < d->now.mapped_blocks)
 		return 0;
-	r = dm_btree_find_lowest_key(&m->device_tree, root, &lowest);
+	r = dm_btree_find_lowest_key(&m->device_tree, d->root, &lowest);
 	if (r <= 0)
 		return r;
-	r = dm_btree_find_highest_key(&m->device_tree, root, &highest);
+	r = dm_btree_find_highest_key(&m->device_tree, d->root, &highest);
 	if (r <= 0)
 		return r;
 	*ret = lowest >= begin && highest < end;
 	return 0;
-}
-
-/* The device gets another tree; info says what becomes of the one it had. */
-static int set_root(struct dtm_device *d, struct dm_btree_info *info, u64 root)
-{
-	struct dtm_metadata *m = d->m;
-	__le64 value = cpu_to_le64(root);
-	u64 key = d->id;
-	dm_block_t new_root;
-	int r;
-
-	r = dm_btree_insert(info, m->mapping_root, &key, &value, &new_root);
-	if (!r)
-		m->mapping_root = new_root;
-	return r;
 }
 
 /* All of it, by putting an empty tree in its place: costs by leaf, or nothing where shared. */
@@ -354,7 +403,9 @@ static int remove_all(struct dtm_device *d)
 	dm_block_t root;
 	int r;
 
-	r = dm_btree_empty(&m->device_tree, &root);
+	r = dtm_device_touch(d);
+	if (!r)
+		r = dm_btree_empty(&m->device_tree, &root);
 	if (!r)
 		r = set_root(d, &m->devices_tree, root);
 	if (!r)
@@ -374,16 +425,19 @@ static void collect_dec(void *context, const void *values, unsigned int n)
 	add_uses(context, values, n);
 }
 
-/* Run by run, each found first: the kernel's function ends where a run does. */
-static int remove_runs(struct dtm_device *d, u64 *root, u64 begin, u64 end)
+/*
+ * Run by run, each found first: the kernel's function ends where a run does. No more than is done
+ * in a short time; begin says how far that was.
+ */
+static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 {
 	struct dtm_metadata *m = d->m;
 	struct uses u = { .m = m, .count = m->data_sm->dec_blocks };
 	struct dm_btree_info info = m->device_tree;
+	u64 at, left = BLOCKS_AT_ONCE;
 	unsigned int removed;
 	dm_block_t new_root;
 	__le64 value;
-	u64 at;
 	int r = 0;
 
 	/*
@@ -393,16 +447,18 @@ static int remove_runs(struct dtm_device *d, u64 *root, u64 begin, u64 end)
 	info.value_type.context = &u;
 	info.value_type.inc = collect_inc;
 	info.value_type.dec = collect_dec;
-	while (begin < end) {
-		r = dm_btree_lookup_next(&m->device_tree, *root, &begin, &at, &value);
+	while (*begin < end && left) {
+		r = dm_btree_lookup_next(&m->device_tree, *root, begin, &at, &value);
 		if (r == -ENODATA || (!r && at >= end)) {
+			*begin = end;
 			r = 0;
 			break;
 		}
 		if (r)
 			break;
-		begin = at;
-		r = dm_btree_remove_leaves(&info, *root, &begin, end, &new_root, &removed);
+		*begin = at;
+		r = dm_btree_remove_leaves(&info, *root, begin, at + min(left, end - at), &new_root,
+					   &removed);
 		if (r)
 			break;
 		*root = new_root;
@@ -411,41 +467,32 @@ static int remove_runs(struct dtm_device *d, u64 *root, u64 begin, u64 end)
 			r = -EILSEQ;
 			break;
 		}
+		left -= removed;
 		WRITE_ONCE(d->now.mapped_blocks,
 			   d->now.mapped_blocks - min_t(u64, removed, d->now.mapped_blocks));
-		cond_resched();
 	}
 	count_uses(&u);
 	return r;
 }
 
-static int remove_range(struct dtm_device *d, u64 begin, u64 end)
+static int remove_some(struct dtm_device *d, u64 *begin, u64 end)
 {
-	struct dtm_metadata *m = d->m;
-	u64 root;
+	u64 root = d->root;
 	bool all;
 	int r;
 
-	r = dtm_device_touch(d);
-	if (!r)
-		r = dtm_device_root(m, d->id, &root);
-	if (!r)
-		r = covers_all(d, root, begin, end, &all);
+	r = covers_all(d, *begin, end, &all);
 	if (r)
 		return r;
-	if (all)
+	if (all) {
+		*begin = end;
 		return remove_all(d);
-
-	/*
-	 * The upper tree's path to this device is made the transaction's own before the lower tree
-	 * changes: as long as a metadata snapshot has that path too, the count of the root does
-	 * not say that two use it. Then the root can be replaced: its use went over to the new one.
-	 */
-	r = set_root(d, &m->devices_tree, root);
+	}
+	r = own_root(d);
 	if (!r)
 		r = remove_runs(d, &root, begin, end);
 	if (!r)
-		r = set_root(d, &m->devices_tree_moved, root);
+		r = root_moved(d, root);
 	return r;
 }
 
@@ -454,12 +501,17 @@ int dtm_device_remove_range(struct dtm_device *d, u64 begin, u64 end)
 	struct dtm_metadata *m = d->m;
 	int r;
 
-	r = dtm_md_begin(m, DTM_MD_ROOM_HALF);
-	if (r)
-		return r;
-	if (!d->exists)
-		return dtm_md_unchanged(m, -ENODATA);
-	if (begin >= end)
-		return dtm_md_unchanged(m, 0);
-	return dtm_md_end(m, remove_range(d, begin, end));
+	/* Others get their turn in between. */
+	while (begin < end) {
+		r = dtm_md_begin(m, DTM_MD_ROOM_HALF);
+		if (r)
+			return r;
+		if (!d->exists)
+			return dtm_md_unchanged(m, -ENODATA);
+		r = dtm_md_end(m, remove_some(d, &begin, end));
+		if (r)
+			return r;
+		cond_resched();
+	}
+	return 0;
 }

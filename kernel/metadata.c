@@ -20,7 +20,7 @@
 /* The fewest entries a tree's node comes to. */
 #define MIN_NODE_ENTRIES 42
 
-/* Growing metadata by less than this and its bitmaps might not have room to write that down. */
+/* Of metadata that is added, blocks that writing it down may take beside its bitmaps, at most. */
 #define GROWTH_MIN 32
 
 /* The reserve: a tenth, but no more than this. */
@@ -84,6 +84,7 @@ static void renew_view(struct dtm_metadata *m)
 	s->held_root = m->held_root;
 	v->transaction_id = m->transaction_id;
 	v->changed = m->changed;
+	v->must_abort = m->error;
 	v->broken = m->broken;
 	v->needs_check = m->needs_check;
 	v->needs_check_unwritten = m->needs_check && m->needs_check_unwritten;
@@ -154,6 +155,7 @@ static int spoil(struct dtm_metadata *m, int r)
 	case -EEXIST:
 	case -EINVAL:
 	case -ENODATA:
+	case -EPERM:
 	case -EROFS:
 		/* These say that nothing was changed. In the middle they mean damage. */
 		r = -EILSEQ;
@@ -171,6 +173,7 @@ int dtm_md_end(struct dtm_metadata *m, int r)
 	if (r)
 		r = spoil(m, r);
 	m->changed = true;
+	m->dirty = true;
 	dtm_md_unlock(m);
 	return r;
 }
@@ -194,6 +197,7 @@ static void begin_transaction(struct dtm_metadata *m)
 	m->transaction_id = le64_to_cpu(sb->transaction_id);
 	m->time = le32_to_cpu(sb->time);
 	m->changed = false;
+	m->dirty = false;
 	m->error = 0;
 	m->lost_error = 0;
 	m->data_allocated = 0;
@@ -289,7 +293,7 @@ static int reload(struct dtm_metadata *m)
 	 */
 	dm_bm_set_read_write(m->bm);
 	dm_block_manager_reset(m->bm);
-	if (m->changed && !bdev_read_only(m->bdev))
+	if (m->dirty && !bdev_read_only(m->bdev))
 		(void)dm_bm_flush(m->bm);
 	if (m->read_only)
 		dm_bm_set_read_only(m->bm);
@@ -437,7 +441,74 @@ static int write_transaction(struct dtm_metadata *m)
 	return 0;
 }
 
-int dtm_md_commit(struct dtm_metadata *m)
+/* ---- blocks that are not mapped yet ---------------------------------------------------------- */
+
+/*
+ * What is committed must not count them: nothing would lead to them after a crash, and nobody give
+ * them back. So they are counted in memory only, and not while a transaction is written.
+ */
+static int hide_promises(struct dtm_metadata *m)
+{
+	struct dtm_promise *p;
+	int bucket, r;
+
+	hash_for_each(m->promises, bucket, p, node) {
+		dtm_md_counts_change(m, p->block, p->block + 1);
+		r = dtm_sm_dec(m->data_sm, p->block);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static void show_promises(struct dtm_metadata *m)
+{
+	struct dtm_promise *p;
+	int bucket, r;
+
+	hash_for_each(m->promises, bucket, p, node) {
+		m->dirty = true;
+		m->data_allocated++;
+		dtm_md_counts_change(m, p->block, p->block + 1);
+		r = dtm_sm_inc(m->data_sm, p->block);
+		/* The commit was good; it is the next transaction that is not. */
+		if (r)
+			(void)spoil(m, r);
+	}
+}
+
+static void end_promise(struct dtm_promise *p)
+{
+	hash_del(&p->node);
+	kfree(p);
+}
+
+static void end_promises(struct dtm_metadata *m, u64 begin, u64 end)
+{
+	struct dtm_promise *p;
+	struct hlist_node *next;
+	int bucket;
+
+	hash_for_each_safe(m->promises, bucket, next, p, node)
+		if (p->block >= begin && p->block < end)
+			end_promise(p);
+}
+
+void dtm_md_promise_kept(struct dtm_metadata *m, u64 block)
+{
+	struct dtm_promise *p;
+
+	hash_for_each_possible(m->promises, p, node, block) {
+		if (p->block == block) {
+			end_promise(p);
+			return;
+		}
+	}
+}
+
+/* ---- commit and abort ------------------------------------------------------------------------ */
+
+static int commit_locked(struct dtm_metadata *m)
 {
 	int r;
 
@@ -449,7 +520,9 @@ int dtm_md_commit(struct dtm_metadata *m)
 	if (m->read_only)
 		return -EROFS;
 
-	r = write_transaction(m);
+	r = hide_promises(m);
+	if (!r)
+		r = write_transaction(m);
 	if (r) {
 		DMERR_LIMIT("%pg: the commit failed: error %d; its changes have to be taken back",
 			    m->bdev, r);
@@ -457,6 +530,7 @@ int dtm_md_commit(struct dtm_metadata *m)
 	}
 	begin_transaction(m);
 	dtm_devices_committed(m);
+	show_promises(m);
 	return 0;
 }
 
@@ -465,7 +539,7 @@ int dtm_metadata_commit(struct dtm_metadata *m)
 	int r;
 
 	dtm_md_lock(m);
-	r = dtm_md_commit(m);
+	r = commit_locked(m);
 	dtm_md_unlock(m);
 	return r;
 }
@@ -495,6 +569,7 @@ int dtm_metadata_abort(struct dtm_metadata *m)
 
 	dtm_md_lock(m);
 	dtm_devices_aborted(m);
+	end_promises(m, 0, U64_MAX);
 	r = reload(m);
 	if (r)
 		DMERR_LIMIT("%pg: what was committed last cannot be read: error %d", m->bdev, r);
@@ -699,6 +774,7 @@ struct dtm_metadata *dtm_metadata_open(struct block_device *bdev, sector_t data_
 	init_rwsem(&m->lock);
 	spin_lock_init(&m->view_lock);
 	INIT_LIST_HEAD(&m->devices);
+	hash_init(m->promises);
 	m->bdev = bdev;
 	m->committed = kzalloc(sizeof(*m->committed), GFP_KERNEL);
 	m->next = kzalloc(sizeof(*m->next), GFP_KERNEL);
@@ -740,7 +816,7 @@ void dtm_metadata_close(struct dtm_metadata *m)
 		return;
 	dtm_md_lock(m);
 	if (!m->broken && !m->read_only && !m->error) {
-		r = dtm_md_commit(m);
+		r = commit_locked(m);
 		if (r)
 			DMERR("%pg: changes were lost when the metadata was closed: error %d",
 			      m->bdev, r);
@@ -752,6 +828,7 @@ void dtm_metadata_close(struct dtm_metadata *m)
 		dtm_md_unlock(m);
 		return;
 	}
+	end_promises(m, 0, U64_MAX);
 	unload(m);
 	up_write(&m->lock);
 	memalloc_noio_restore(m->noio);
@@ -776,6 +853,11 @@ static struct dtm_metadata_view view_of(struct dtm_metadata *m)
 bool dtm_metadata_changed(struct dtm_metadata *m)
 {
 	return view_of(m).changed;
+}
+
+bool dtm_metadata_must_abort(struct dtm_metadata *m)
+{
+	return view_of(m).must_abort;
 }
 
 bool dtm_metadata_is_broken(struct dtm_metadata *m)
@@ -865,6 +947,17 @@ int dtm_metadata_resize_data(struct dtm_metadata *m, u64 blocks)
 	return dtm_md_end(m, m->data_sm->extend(m->data_sm, blocks - now));
 }
 
+/*
+ * The new space has to hold what writing it down takes: a copy of the index, new bitmaps, and
+ * copies of bitmaps whose counts change. Those lie anywhere, so one copy may ask for another.
+ */
+static u64 growth_min(u64 blocks)
+{
+	const u64 bitmaps = div_u64(blocks, DTM_COUNTS_PER_BITMAP) + 1;
+
+	return bitmaps + min_t(u64, GROWTH_MIN, 6 + 2 * bitmaps);
+}
+
 int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks)
 {
 	u64 now, there;
@@ -884,10 +977,10 @@ int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks)
 		      m->bdev, now, blocks, there);
 		return dtm_md_unchanged(m, -EINVAL);
 	}
-	if (blocks - now < GROWTH_MIN + div_u64(blocks - now, DTM_COUNTS_PER_BITMAP)) {
-		DMINFO("%pg: %llu blocks of metadata are not enough to grow by", m->bdev,
-		       blocks - now);
-		return dtm_md_unchanged(m, 0);
+	if (blocks - now < growth_min(blocks)) {
+		DMINFO("%pg: %llu blocks of metadata are not enough to grow by, %llu would be",
+		       m->bdev, blocks - now, growth_min(blocks));
+		return dtm_md_unchanged(m, -ENOSPC);
 	}
 	r = m->metadata_sm->extend(m->metadata_sm, blocks - now);
 	dtm_sm_watch_renew(&m->watch);
@@ -898,6 +991,7 @@ int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks)
 
 int dtm_metadata_alloc_data(struct dtm_metadata *m, u64 *ret_block)
 {
+	struct dtm_promise *p;
 	dm_block_t block;
 	int r;
 
@@ -906,14 +1000,24 @@ int dtm_metadata_alloc_data(struct dtm_metadata *m, u64 *ret_block)
 		return r == -ENOSPC ? -EXFULL : r;
 	if (m->data_allocated >= m->data_free_begin)
 		return dtm_md_unchanged(m, -ENOSPC);
+	p = kmalloc(sizeof(*p), GFP_NOIO);
+	if (!p)
+		return dtm_md_unchanged(m, -ENOMEM);
 
 	r = m->data_sm->new_block(m->data_sm, &block);
 	if (!r) {
 		dtm_md_counts_change(m, block, block + 1);
+		p->block = block;
+		hash_add(m->promises, &p->node, block);
 		m->data_allocated++;
+		m->dirty = true;
 		*ret_block = block;
-		return dtm_md_end(m, 0);
+		if (m->lost_error)
+			return dtm_md_end(m, 0);
+		/* There is nothing to commit until it is mapped. */
+		return dtm_md_unchanged(m, 0);
 	}
+	kfree(p);
 	/* The data has no free block, or the metadata none to count that in. */
 	if (r == -ENOSPC && !m->lost_error)
 		return dtm_md_unchanged(m, -ENOSPC);
@@ -937,7 +1041,7 @@ static int count_of_data(struct dtm_metadata *m, u64 block, u32 *ret)
 		if (!r)
 			r = m->lost_error;
 		/* What it pushed out may be lost. */
-		if (r && m->changed)
+		if (r && m->dirty)
 			r = spoil(m, r);
 	}
 	dtm_md_unlock(m);
@@ -984,6 +1088,7 @@ int dtm_metadata_dec_data(struct dtm_metadata *m, u64 begin, u64 end)
 	r = dtm_md_begin(m, DTM_MD_ROOM_HALF);
 	if (r)
 		return r;
+	end_promises(m, begin, end);
 	dtm_md_counts_change(m, begin, end);
 	return dtm_md_end(m, m->data_sm->dec_blocks(m->data_sm, begin, end));
 }

@@ -8,8 +8,9 @@
  * the superblock last, or dtm_metadata_abort() takes all of it back. There is always one open; a
  * crash takes it back. Any function that changes something and fails leaves the transaction in
  * need of an abort: nothing else is done with it, all further changes answer an error. So it is
- * said where an error does not mean that: with -EEXIST, -ENODATA, -EBUSY, -EINVAL and -EROFS
- * nothing was changed. What a failure means for the pool is decided in mode.h, never here.
+ * said where an error does not mean that: with -EEXIST, -ENODATA, -EBUSY, -EINVAL, -EPERM and
+ * -EROFS nothing was changed; of others dtm_metadata_must_abort() knows. What a failure means for
+ * the pool is decided in mode.h, never here.
  *
  * Out of metadata: -ENOSPC of any function but dtm_metadata_alloc_data(), where that speaks of
  * data, and -EXFULL of metadata. It comes before anything was changed when only the reserve is left
@@ -75,6 +76,9 @@ int dtm_metadata_commit(struct dtm_metadata *m);
 /* Whether there is anything to commit. */
 bool dtm_metadata_changed(struct dtm_metadata *m);
 
+/* Whether a change failed half-way, so that there is only the abort. */
+bool dtm_metadata_must_abort(struct dtm_metadata *m);
+
 /*
  * Takes the transaction back, in memory; reads what was committed last. Devices with changes in
  * the transaction are marked (dtm_device_lost_changes()). An error: broken, see above.
@@ -124,7 +128,9 @@ int dtm_metadata_sizes(struct dtm_metadata *m, struct dtm_metadata_sizes *ret);
 
 /*
  * Makes it larger; the new space can be used after the next commit, which is the caller's.
- * -EINVAL: smaller than it is. For metadata: more than DTM_METADATA_MAX_BLOCKS is cut to that.
+ * -EINVAL: smaller than it is. -ENOSPC: the metadata has no room for that, or, for metadata, what
+ * is added is too little to write that down in it (9 blocks for small ones, 35 are always enough).
+ * More than DTM_METADATA_MAX_BLOCKS is cut to that.
  */
 int dtm_metadata_resize_data(struct dtm_metadata *m, u64 blocks);
 int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks);
@@ -132,9 +138,10 @@ int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks);
 /* ---- data blocks ----------------------------------------------------------------------------- */
 
 /*
- * A free data block, now in use once. -ENOSPC: there is none; nothing is lost by that, and a
- * commit may help: blocks that were freed in a transaction are not given out in it.
- * -EXFULL: there is no metadata left.
+ * A free data block, now in use once. A commit does not make that durable before the block is
+ * mapped, so none is lost by a crash in between; dtm_metadata_dec_data() gives it back. -ENOSPC:
+ * there is none; nothing is lost by that, and a commit may help: blocks that were freed in a
+ * transaction are not given out in it. -EXFULL: there is no metadata left.
  */
 int dtm_metadata_alloc_data(struct dtm_metadata *m, u64 *ret_block);
 /* Is the block in use more than once, or at all? Wait as those that change do. */
@@ -153,15 +160,15 @@ int dtm_metadata_dec_data(struct dtm_metadata *m, u64 begin, u64 end);
 int dtm_metadata_create_thin(struct dtm_metadata *m, u32 id);
 /*
  * A snapshot of the origin as it is now. -EEXIST; -ENODATA: no such origin; -EINVAL, -EBUSY as
- * above; -EOVERFLOW: the format cannot count more snapshots.
+ * above; -EPERM: the format cannot count more snapshots.
  */
 int dtm_metadata_create_snap(struct dtm_metadata *m, u32 id, u32 origin);
 /* -ENODATA: there is none; -EBUSY: it is open. */
 int dtm_metadata_delete(struct dtm_metadata *m, u32 id);
 
 /*
- * Keeps the metadata of now readable for user space. Commits first, so what is said there holds;
- * the next commit is the caller's. -EBUSY: there is a snapshot.
+ * Keeps the committed metadata of now readable for user space, from the next commit on. -EBUSY:
+ * there is a snapshot; -EAGAIN: something changed, and has to be committed first.
  */
 int dtm_metadata_reserve_snap(struct dtm_metadata *m);
 /* -EINVAL: there is none. */
@@ -192,13 +199,17 @@ struct dtm_run {
 
 /*
  * The first run in [begin, end): blocks of the device, next to each other, mapped to data blocks
- * next to each other. -ENODATA: nothing is mapped there.
+ * next to each other. The caller sees to it that no mapping in there changes meanwhile.
+ * -ENODATA: nothing is mapped there.
  */
 int dtm_device_find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run *ret);
 
 /* A block is mapped, or mapped elsewhere: then the use of the old data block ends. */
 int dtm_device_insert(struct dtm_device *d, u64 virtual_block, u64 block);
-/* Nothing in [begin, end) is mapped any more; uses of the data blocks end. */
+/*
+ * Nothing in [begin, end) is mapped any more; uses of the data blocks end. A large range is done in
+ * parts, and others get their turn in between; after an error some may be done.
+ */
 int dtm_device_remove_range(struct dtm_device *d, u64 begin, u64 end);
 
 /* Changes of this device are in the transaction. */

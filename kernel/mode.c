@@ -37,7 +37,6 @@ static void abort_transaction(struct dtm_pool *pool)
 {
 	int r = dtm_metadata_abort(pool->metadata);
 
-	pool->changes_lost++;
 	fail_completing(pool);
 	if (r == -EIO || r == -ENOMEM)
 		DMERR("%s: what was committed cannot be read now (%d); it is tried again",
@@ -128,6 +127,12 @@ void dtm_pool_metadata_failed(struct dtm_pool *pool, const char *what, int err)
 	      "read-only until its metadata was checked",
 	      dm_device_name(pool->md), what, err);
 	dtm_pool_event(pool, DTM_EV_METADATA_FAILED);
+}
+
+void dtm_pool_change_failed(struct dtm_pool *pool, const char *what, int err)
+{
+	if (dtm_metadata_must_abort(pool->metadata))
+		dtm_pool_metadata_failed(pool, what, err);
 }
 
 void dtm_pool_mend(struct dtm_pool *pool)

@@ -285,6 +285,8 @@ static int grow_metadata(struct dtm_pool *pool)
 		return -EINVAL;
 	}
 	r = dtm_pool_grow_metadata(pool, blocks);
+	if (r == -ENOSPC && !dtm_metadata_must_abort(pool->metadata))
+		return 0; /* so little more that it cannot be written down */
 	if (r == -EPERM) {
 		DMWARN("%s: the metadata is not grown from %llu to %llu blocks: it is read-only%s",
 		       dm_device_name(pool->md), sizes.metadata_blocks, blocks,

@@ -129,7 +129,6 @@ struct dtm_pool {
 	struct dtm_low_water data_mark, metadata_mark;
 	u64 set_metadata_mark; /* by a message; 0: the rule of mainline */
 	struct dtm_events events;
-	u64 changes_lost; /* how often a transaction was taken back */
 
 	struct dm_kcopyd_client *copier;
 	struct workqueue_struct *queue; /* ordered: one thing at a time */
@@ -193,6 +192,9 @@ bool dtm_pool_bind_mode(struct dtm_pool *pool, bool more);
 void dtm_pool_resume_mode(struct dtm_pool *pool);
 /* An operation on metadata failed: the transaction is taken back. Says so. */
 void dtm_pool_metadata_failed(struct dtm_pool *pool, const char *what, int err);
+/* The same, but only where the failure left the transaction in need of that; else it changed
+ * nothing. */
+void dtm_pool_change_failed(struct dtm_pool *pool, const char *what, int err);
 /* Tries what could not be done when it should have been: reading the metadata again, writing
  * needs_check. */
 void dtm_pool_mend(struct dtm_pool *pool);

@@ -154,7 +154,7 @@ int dtm_pool_grow_data(struct dtm_pool *pool, u64 blocks)
 		return 0;
 	r = dtm_metadata_resize_data(pool->metadata, blocks);
 	if (r) {
-		dtm_pool_metadata_failed(pool, "grow the data space", r);
+		dtm_pool_change_failed(pool, "grow the data space", r);
 		return r;
 	}
 	r = dtm_pool_commit(pool); /* the new blocks can be had after it */
@@ -181,7 +181,7 @@ int dtm_pool_grow_metadata(struct dtm_pool *pool, u64 blocks)
 		return 0;
 	r = dtm_metadata_resize_metadata(pool->metadata, blocks);
 	if (r) {
-		dtm_pool_metadata_failed(pool, "grow the metadata space", r);
+		dtm_pool_change_failed(pool, "grow the metadata space", r);
 		return r;
 	}
 	r = dtm_pool_commit(pool);

@@ -81,7 +81,9 @@ void dtm_pool_status(struct dm_target *ti, status_type_t type, unsigned int stat
 		DMEMIT("%s %s %lu %llu ",
 		       format_dev_t(metadata_name, line->metadata_dev->bdev->bd_dev),
 		       format_dev_t(data_name, line->data_dev->bdev->bd_dev),
-		       (unsigned long)line->pool->block_sectors, line->low_water);
+		       (unsigned long)line->pool->block_sectors,
+		       line == READ_ONCE(line->pool->line) ? READ_ONCE(line->pool->low_water)
+							   : line->low_water);
 		emit_features(&line->asked, result, maxlen, &sz);
 		break;
 	case STATUSTYPE_IMA:
