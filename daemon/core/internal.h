@@ -252,6 +252,12 @@ int tm_parts_remove_pool(struct tm_core *core, const struct tm_pool_record *pool
 int tm_parts_detach(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err);
 int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
 			 uint64_t bytes, struct tm_error *err);
+/*
+ * Take more of the devices of a pool into use, and move its mark, by messages that only our target
+ * knows: nothing is suspended. Sizes of 0 stay as they are.
+ */
+int tm_parts_grow_pool(struct tm_core *core, const struct tm_pool_record *pool, uint64_t data_bytes,
+		       uint64_t metadata_bytes, uint64_t mark_bytes, struct tm_error *err);
 /* Grow the file of a part and load the linear device on it, @bytes long, both. */
 int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
 		 uint64_t bytes, struct tm_error *err);

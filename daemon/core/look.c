@@ -149,10 +149,21 @@ static void take_sizes(struct look *l)
 								   : 0;
 }
 
-static int reload(struct look *l, uint64_t data_bytes, uint64_t mark_bytes)
+/* Larger sizes, and a mark, go live. Metadata of 0 bytes: it does not grow. */
+static int go_live(struct look *l, uint64_t data_bytes, uint64_t metadata_bytes,
+		   uint64_t mark_bytes)
 {
 	int r;
 
+	if (l->core->system.target_grows) {
+		r = tm_parts_grow_pool(l->core, &l->record,
+				       data_bytes > l->record.data_bytes ? data_bytes : 0,
+				       metadata_bytes, mark_bytes, &l->extend_error);
+		if (r >= 0)
+			l->record.low_water_bytes = mark_bytes;
+		return r;
+	}
+	/* A resume takes all of a larger metadata device. */
 	r = tm_parts_load_pool(l->core, &l->record, data_bytes, mark_bytes, &l->extend_error);
 	if (r >= 0)
 		r = tm_parts_switch_pool(l->core, &l->record, &l->left_suspended, &l->extend_error);
@@ -167,7 +178,7 @@ static int extend(struct look *l, uint64_t began_usec)
 	struct tm_pool_record *p = &l->record;
 	bool grow_data = l->data.plan.verdict == TM_EXTEND_NOW && !l->data.blocked;
 	bool grow_meta = l->metadata.plan.verdict == TM_EXTEND_NOW && !l->metadata.blocked;
-	uint64_t data_bytes = p->data_bytes, meta_bytes, under, live;
+	uint64_t data_bytes = p->data_bytes, meta_bytes = 0, under, live;
 	uint64_t mark = p->low_water_bytes;
 	int r, failed = 0;
 
@@ -180,7 +191,7 @@ static int extend(struct look *l, uint64_t began_usec)
 		    want < p->low_water_bytes + p->low_water_bytes / 2 + p->block_bytes)
 			return 0;
 		l->remarked = true;
-		return reload(l, p->data_bytes, want);
+		return go_live(l, p->data_bytes, 0, want);
 	}
 	if (grow_data) {
 		data_bytes = l->data.plan.new_total_blocks * p->block_bytes;
@@ -213,10 +224,11 @@ static int extend(struct look *l, uint64_t began_usec)
 				p->metadata_reserve_bytes = meta_bytes - p->metadata_bytes;
 			}
 		}
+		meta_bytes = grow_meta ? p->metadata_bytes + p->metadata_reserve_bytes : 0;
 	}
 	if (!grow_data && !grow_meta)
 		return failed;
-	r = reload(l, data_bytes, mark);
+	r = go_live(l, data_bytes, meta_bytes, mark);
 	if (r < 0)
 		return r;
 	live = tm_now_monotonic_usec();

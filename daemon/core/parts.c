@@ -796,6 +796,33 @@ int tm_parts_delete_thin(struct tm_core *core, const struct tm_pool_record *pool
 	return r;
 }
 
+static int pool_message(struct tm_core *core, const struct tm_pool_record *pool, const char *what,
+			uint64_t blocks, struct tm_error *err)
+{
+	char name[TM_DM_NAME_SIZE], message[64];
+
+	tm_dm_name(name, TM_ROLE_POOL, pool->name, NULL);
+	(void)snprintf(message, sizeof(message), "%s %" PRIu64, what, blocks);
+	return tm_dm_message(core->dm, name, message, err);
+}
+
+int tm_parts_grow_pool(struct tm_core *core, const struct tm_pool_record *pool, uint64_t data_bytes,
+		       uint64_t metadata_bytes, uint64_t mark_bytes, struct tm_error *err)
+{
+	int r = 0;
+
+	/* Metadata first: more data needs some. The mark last, so that it is held against the
+	 * larger space. */
+	if (metadata_bytes)
+		r = pool_message(core, pool, "grow_metadata", metadata_bytes / TM_METADATA_BLOCK,
+				 err);
+	if (r >= 0 && data_bytes)
+		r = pool_message(core, pool, "grow_data", data_bytes / pool->block_bytes, err);
+	if (r >= 0 && mark_bytes != pool->low_water_bytes)
+		r = pool_message(core, pool, "set_low_water", mark_bytes / pool->block_bytes, err);
+	return r;
+}
+
 int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool,
 			      struct tm_error *err)
 {

@@ -18,6 +18,7 @@
 #define TM_VERSION "0.1.0"
 #endif
 
+#define OUR_MODULE   "dm_thinmgr"
 #define STOCK_MODULE "dm_thin_pool"
 
 static void degrade(struct tm_core *core, const char *fmt, ...)
@@ -79,7 +80,9 @@ int tm_system_no_space_timeout(void)
 	size_t len;
 	char *end;
 
-	if (tm_read_file("/sys/module/" STOCK_MODULE "/parameters/no_space_timeout", 64, &text,
+	if (tm_read_file("/sys/module/" OUR_MODULE "/parameters/no_space_timeout", 64, &text,
+			 &len) < 0 &&
+	    tm_read_file("/sys/module/" STOCK_MODULE "/parameters/no_space_timeout", 64, &text,
 			 &len) < 0)
 		return -1;
 	value = strtoul(text, &end, 10);
@@ -102,6 +105,39 @@ static void find_tools(struct tm_core *core)
 	}
 }
 
+/* Ours where it was built for this kernel, else the distribution's. */
+static void load_target(struct tm_core *core)
+{
+	int r = load_module(OUR_MODULE);
+
+	if (r >= 0)
+		return;
+	if (r != -ENOENT)
+		degrade(core,
+			"The module " OUR_MODULE
+			" could not be loaded, and the distribution's is used "
+			"in its place: %s.%s",
+			strerror(-r),
+			r == -EKEYREJECTED || r == -ENOKEY || r == -EPERM
+				? " With Secure Boot it has to be signed with a key that is "
+				  "enrolled."
+			: r == -ENOEXEC ? " Was it built for this kernel? The kernel log says more."
+					: " The kernel log says more.");
+	r = load_module(STOCK_MODULE);
+	if (r < 0)
+		tm_log(LOG_WARNING, "The module " STOCK_MODULE " could not be loaded: %s.",
+		       strerror(-r));
+}
+
+static bool ours_is_loaded(void)
+{
+	tm_auto_free char *text = NULL;
+	size_t len;
+
+	return tm_read_file("/sys/module/" OUR_MODULE "/initstate", 64, &text, &len) == 0 &&
+	       strncmp(text, "live", 4) == 0;
+}
+
 int tm_system_probe(struct tm_core *core, struct tm_error *err)
 {
 	struct tm_system_view *s = &core->system;
@@ -116,17 +152,17 @@ int tm_system_probe(struct tm_core *core, struct tm_error *err)
 		(void)snprintf(s->kernel_release, sizeof(s->kernel_release), "%s", u.release);
 	r = tm_dm_target_version(core->dm, "thin-pool", version, NULL);
 	if (r == -ENOENT && core->config.load_module) {
-		r = load_module(STOCK_MODULE);
-		if (r < 0)
-			tm_log(LOG_WARNING, "The module " STOCK_MODULE " could not be loaded: %s.",
-			       strerror(-r));
+		load_target(core);
 		r = tm_dm_target_version(core->dm, "thin-pool", version, NULL);
 	}
 	if (r >= 0) {
-		(void)snprintf(s->target_module, sizeof(s->target_module), STOCK_MODULE);
+		s->target_grows = ours_is_loaded();
+		(void)snprintf(s->target_module, sizeof(s->target_module), "%s",
+			       s->target_grows ? OUR_MODULE : STOCK_MODULE);
 		(void)snprintf(s->target_version, sizeof(s->target_version), "%u.%u.%u", version[0],
 			       version[1], version[2]);
-		(void)snprintf(s->target_origin, sizeof(s->target_origin), "distribution");
+		(void)snprintf(s->target_origin, sizeof(s->target_origin), "%s",
+			       s->target_grows ? "thinmgr" : "distribution");
 	} else {
 		degrade(core,
 			"The kernel has no thin-pool target: no pool can be activated. Install the "

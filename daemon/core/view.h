@@ -79,6 +79,7 @@ struct tm_system_view {
 	char target_module[32];       /* "dm_thin_pool" */
 	char target_version[32];      /* "1.22.0", "" when missing */
 	char target_origin[32];       /* "distribution" or "thinmgr" */
+	bool target_grows;            /* by a message, without a suspend: ours does */
 	int no_space_timeout_seconds; /* -1 unknown, 0 never */
 	struct tm_tool_view tools[8];
 	size_t n_tools;
