@@ -63,8 +63,9 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 
 /*
  * Grow the file of a part to @bytes (a multiple of 512) and every loop device on it. Idempotent. On
- * failure the size is what it was; NO_SPACE when the margin would not be left. A smaller @bytes
- * than the file's is success and changes nothing.
+ * failure the size is what it was; NO_SPACE when the margin would not be left, BACKING_GONE when
+ * the file is shorter than what the pool uses of it. A smaller @bytes than the file's is success
+ * and changes nothing.
  */
 int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			 struct tm_error *err);

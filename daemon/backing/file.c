@@ -516,6 +516,7 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 	const bool allocate = preallocated(pool, part);
 	char path[TM_PATH_SIZE + 16];
 	struct stat st = { 0 };
+	uint64_t in_use;
 	int r = check_bytes(pool, part, bytes, err);
 
 	if (r < 0)
@@ -524,6 +525,15 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 	tm_auto_close int fd = open_part(pool, part, O_RDWR, &st, err);
 	if (fd < 0)
 		return fd;
+	/* To make it longer would only hide that its end is lost. */
+	in_use = part == TM_PART_DATA ? pool->data_bytes : pool->metadata_bytes;
+	if ((uint64_t)st.st_size < in_use && in_use <= bytes) {
+		r = tm_error_set(err, TM_ERR_BACKING_GONE, EIO,
+				 "\"%s\" has %ju bytes, but %ju are in use: it was cut short", path,
+				 (uintmax_t)st.st_size, (uintmax_t)in_use);
+		tm_error_hint(err, "what was behind its end is lost; restore it from a copy");
+		return r;
+	}
 	/* Large enough: an earlier run may have been cut off before the loop devices grew. */
 	*ret_bytes = (uint64_t)st.st_size;
 	if ((uint64_t)st.st_size >= bytes)

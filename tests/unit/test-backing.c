@@ -430,6 +430,11 @@ static void files_refused(void **state)
 		tm_backing_create_part(pool, TM_PART_DATA, 1024 * TM_TIB, &err));
 	assert_int_equal(access(path, F_OK), -1);
 	assert_int_equal(tm_backing_create_part(pool, TM_PART_DATA, TM_MIB, NULL), 0);
+	/* Cut short below what the pool uses: made longer, it would look whole. */
+	REFUSED(EIO, TM_ERR_BACKING_GONE,
+		tm_backing_grow_part(pool, TM_PART_DATA, 8 * TM_MIB, &err));
+	assert_int_equal(part_stat(p, TM_PART_DATA).st_size, TM_MIB);
+	pool->data_bytes = TM_MIB;
 	REFUSED(ENOSPC, TM_ERR_NO_SPACE,
 		tm_backing_grow_part(pool, TM_PART_DATA, 1024 * TM_TIB, &err));
 	REFUSED(ENOSPC, TM_ERR_NO_SPACE,
