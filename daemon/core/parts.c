@@ -611,9 +611,13 @@ static int load_thin(struct tm_core *core, const struct tm_pool_record *pool, co
 		suspended = tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &info, NULL) > 0 &&
 			    info.suspended;
 		if (tm_now_monotonic_usec() >= until || (!suspended && --more == 0)) {
-			if (suspended)
-				tm_error_hint(&local, "Pool %s is suspended; see dmsetup info.",
-					      pool->name);
+			if (suspended) {
+				local.hint[0] = '\0';
+				tm_error_hint(&local,
+					      "Pool %s is suspended. Find out by whom (dmsetup "
+					      "info %s:_pool), and have it resumed.",
+					      pool->name, pool->name);
+			}
 			if (err)
 				*err = local;
 			return r;
