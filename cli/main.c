@@ -125,8 +125,8 @@ static int check_operands(const struct cli_command *c, const struct cli_args *ar
 		r = cli_usage(err, "%s%s%s: %s is missing", c->noun, c->verb ? " " : "",
 			      c->verb ? c->verb : "", c->operands);
 	else if (c->max >= 0 && args->n_operands > c->max)
-		r = cli_usage(err, "%s%s%s: '%s' is too much", c->noun, c->verb ? " " : "",
-			      c->verb ? c->verb : "", args->operands[c->max]);
+		r = cli_usage(err, "%s%s%s: '%s' is one argument too many", c->noun,
+			      c->verb ? " " : "", c->verb ? c->verb : "", args->operands[c->max]);
 	if (r < 0)
 		tm_error_hint(err, "see 'thinmgr %s%s%s --help'", c->noun, c->verb ? " " : "",
 			      c->verb ? c->verb : "");
