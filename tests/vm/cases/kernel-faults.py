@@ -1,0 +1,511 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What our thin-pool target does when things go wrong: errors of the metadata and the data device,
+metadata that fills up, data space that runs out, tables that are refused; and that it never says
+twice, or not at all, what it has to say once.
+
+Each fault is provoked; ends are thin_check and the data that had been made durable.
+"""
+
+import errno
+import os
+import time
+
+import target
+import thin
+import tm
+
+SUITES = ["bookworm", "trixie"]
+LIMIT = 150
+PACKAGE = False
+MODULE = True
+
+MIB = 1 << 20
+KIB64 = thin.BLOCK * thin.SECTOR
+
+
+def disks(t, meta=2 * MIB, data=32 * MIB):
+    return thin.Disk(t, "meta", meta).through(), thin.Disk(t, "data", data).through()
+
+
+def end(pool, *devices, clean=True):
+    """Everything away, with clean metadata; clean=False: what is left needs a look first."""
+    for device in devices:
+        device.remove()
+    pool.remove()
+    if not clean:
+        thin.clear_needs_check(pool.metadata)
+    thin.check(pool.metadata)
+    pool.metadata.close()
+    pool.data.close()
+
+
+def causes(pool, since=0):
+    return [tuple(line.split()[2:]) for line in pool.message(f"events {since}").split("\n")[1:]]
+
+
+def newest(pool):
+    return int(pool.message("events 0").split()[0])
+
+
+def name(code):
+    return errno.errorcode.get(code, str(code)) if code else "success"
+
+
+def sure(t, code, wanted, text):
+    t.equal(name(code), wanted, text)
+
+
+def settled(pool):
+    """The worker has seen what was done: its turn is over when a message is answered, or a commit made."""
+    pool.status(flush=True)
+
+
+# ---- modes over suspends -------------------------------------------------------------------------
+
+def mode_over_suspend(t):
+    """Row 1: a resume with the same table keeps every mode."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data, features="error_if_no_space")
+    vol = pool.make(0, 64 * MIB)
+
+    def keeps(mode):
+        since = newest(pool)
+        for flush in (True, False):
+            t.equal(pool.mode(), mode, "the mode before")
+            pool.suspend(flush)
+            t.equal(pool.mode(), mode, "the mode while suspended")
+            pool.resume()
+            t.equal(pool.mode(), mode, "the mode after a resume")
+        t.equal([c for c in causes(pool, since) if c[0] == "mode"], [], f"changes of {mode}")
+
+    keeps("rw")
+    sure(t, thin.error_of(thin.fill, vol, 0, 513, 1), "ENOSPC", "a write without space")
+    keeps("out_of_data_space")
+    pool.change(features="read_only")
+    keeps("ro")
+    pool.change(features="")
+    t.equal(pool.mode(), "out_of_data_space", "asked to be writable again")
+    pool.metadata.fail()
+    t.check(thin.error_of(pool.message, "create_thin 1") != 0, "a message that cannot be committed")
+    keeps("ro")
+    t.check(pool.state().needs_check, "needs_check is shown")
+    pool.metadata.heal()
+    keeps("ro")
+    end(pool, vol, clean=False)
+
+
+# ---- marks ---------------------------------------------------------------------------------------
+
+def marks(t):
+    """Row 2: one event per crossing; hovering at the mark, none; far above and down again, one more."""
+    meta, data = disks(t, data=16 * MIB)  # 256 blocks
+    pool = thin.Pool(t, meta, data, low_water=64)
+    vol = pool.make(0, 32 * MIB)
+    settled(pool)
+
+    def said():
+        pool.status(flush=True)
+        return [c[0] for c in causes(pool)].count("data_low"), pool.events()
+
+    low, dm_before = said()
+    t.equal(low, 0, "with all free")
+    thin.fill(vol, 0, 191, 1)
+    t.equal(said()[0], 0, "65 free, mark 64")
+    thin.fill(vol, 191, 1, 1)
+    tm.wait_for(lambda: said()[0] == 1, 10, "64 free")
+    t.equal(said()[1], dm_before + 1, "device-mapper events")
+    for _ in range(20):  # hovers
+        thin.discard(vol, 191 * 128, 128)
+        tm.wait_for(lambda: pool.state(flush=True).data_used == 191, 10, "a block given back")
+        thin.fill(vol, 191, 1, 1)
+        tm.wait_for(lambda: pool.state(flush=True).data_used == 192, 10, "a block taken")
+    thin.fill(vol, 192, 30, 1)
+    t.equal(said(), (1, dm_before + 1), "hovering at the mark, then far below it")
+    thin.discard(vol, 0, 150 * 128)
+    tm.wait_for(lambda: pool.state(flush=True).data_used == 72, 10, "far above the mark")
+    t.equal(said(), (1, dm_before + 1), "rising says nothing")
+    thin.fill(vol, 0, 120, 1)
+    tm.wait_for(lambda: said()[0] == 2, 10, "falls again")
+    t.equal(said(), (2, dm_before + 2), "once more")
+    pool.suspend()
+    pool.resume()
+    tm.wait_for(lambda: said()[0] == 3, 10, "a resume arms it again")
+    # In one step from above to nothing is a crossing, too.
+    thin.discard(vol, 0, 256 * 128)
+    tm.wait_for(lambda: pool.state(flush=True).data_used == 0, 10, "empty")
+    before = said()[0]
+    with thin.File(vol.path) as file:
+        file.write(0, b"x" * (8 * MIB))
+        file.write(8 * MIB // 512, b"x" * (8 * MIB))
+    tm.wait_for(lambda: said()[0] == before + 1, 10, "in one step")
+
+    # Metadata, by a mark that moves.
+    since = newest(pool)
+    state = pool.state(flush=True)
+    pool.message(f"set_metadata_low_water {state.metadata_total - state.metadata_used}")
+    tm.wait_for(lambda: ("metadata_low",) in [c[:1] for c in causes(pool, since)], 10, "metadata is low")
+    for _ in range(5):
+        pool.message("create_thin 9")
+        pool.message("delete 9")
+    settled(pool)
+    t.equal([c[0] for c in causes(pool, since)].count("metadata_low"), 1, "hovering at the metadata's mark")
+    end(pool, vol)
+
+
+# ---- metadata that fills up ----------------------------------------------------------------------
+
+def full_metadata(t, size):
+    """Row 3: the pool ends read-only with needs_check, never in Fail, whatever the size."""
+    meta, data = disks(t, meta=size, data=256 * MIB)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 64 << 30)
+    durable = b"d" * KIB64
+    with thin.File(vol.path) as file:
+        file.write(0, durable)
+        file.flush()
+    # Volumes take a block each. When only the reserve is left a message is refused, and nothing is lost.
+    number = 1
+    while not (code := thin.error_of(pool.message, f"create_thin {number}")):
+        number += 1
+    sure(t, code, "ENOSPC", f"volume {number}")
+    state = pool.state()
+    t.equal((state.mode, state.needs_check, state.metadata_used), ("rw", False, state.metadata_total), "all in use")
+    sure(t, thin.error_of(pool.message, "create_snap 5000 0"), "ENOSPC", "a snapshot")
+    # What frees space is let through.
+    pool.message(f"delete {number - 1}")
+    pool.message(f"delete {number - 2}")
+    t.equal(pool.mode(), "rw", "the mode after deletes")
+    pool.message(f"create_thin {number - 1}")
+
+    def scatter():
+        with thin.File(vol.path) as file:
+            for block in range(1, 200000):
+                file.write(block * 40009 * 128 % (vol.size // 512 // 128 * 128), b"s" * 4096)
+
+    t.check(thin.error_of(scatter) in (errno.ENOSPC, errno.EIO), "in the end a write finds no metadata")
+    state = pool.state()
+    t.equal((state.mode, state.needs_check), ("ro", True), f"{size >> 10} KiB of metadata, full")
+    t.equal(thin.flags(meta) & 1, 1, "needs_check on the device")
+    t.equal(thin.read(vol, 0, 128), durable, "what was durable before")
+    thin.write(vol, 0, durable)
+    t.check(thin.error_of(thin.write, vol, 129, b"x" * 512) != 0, "no write to a hole")
+    t.check(thin.error_of(pool.message, "create_thin 9999") != 0, "no message")
+    lost = name(thin.error_of(thin.flush, vol))
+    t.check(lost in ("success", "EIO"), "fsync")
+    end(pool, vol, clean=False)
+
+
+def metadata_mark_under_load(t):
+    """Row 2 for metadata: what a transaction takes, and gives back when it is committed, is no crossing."""
+    meta, data = disks(t, meta=256 << 10)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 64 << 30)
+    free = lambda: (s := pool.state(flush=True)).metadata_total - s.metadata_used  # noqa: E731
+    number = 1
+    while free() > 14:
+        pool.message(f"create_thin {number}")
+        number += 1
+    since = newest(pool)
+    pool.message(f"set_metadata_low_water {free() - 2}")
+    with thin.File(vol.path) as file:
+        for block in range(20):
+            file.write(block * 128, b"s" * 512)
+            pool.status()
+            file.flush()
+    settled(pool)
+    said = [c for c in causes(pool, since) if c[0] == "metadata_low"]
+    t.check(len(said) <= 1, f"at most one event, not {said}")
+    end(pool, vol)
+
+
+# ---- data that runs out --------------------------------------------------------------------------
+
+def out_of_data(t):
+    """Row 4 and 7: what waits, what fails, and for how long; and nothing is aborted."""
+    meta, data = disks(t, data=8 * MIB)  # 128 blocks
+    with thin.no_space_timeout(0):  # never
+        pool = thin.Pool(t, meta, data, sectors=64 * 128)
+        vol = pool.make(0, 64 * MIB)
+        thin.fill(vol, 0, 64, 5)
+        waiting = [thin.Background(thin.fill, vol, 100 + n, 1, 9) for n in range(3)]
+        tm.wait_for(lambda: pool.mode() == "out_of_data_space", 20, "out of data space")
+        t.check(not pool.state().needs_check, "no check is needed")
+        # What is mapped is served, and durable.
+        thin.fill(vol, 3, 1, 6)
+        thin.flush(vol)
+        t.equal(thin.read(vol, 3 * 128, 1), b"\6" * 512, "a mapped block")
+        t.equal(thin.read(vol, 90 * 128, 1), bytes(512), "a hole")
+        # Space by a larger table: what waited goes on.
+        pool.change(sectors=65 * 128)
+        tm.wait_for(lambda: sum(not w.waits() for w in waiting) == 1, 20, "one block for one of three")
+        # ... and by a discard.
+        thin.discard(vol, 0, 128)
+        tm.wait_for(lambda: sum(not w.waits() for w in waiting) == 2, 20, "another")
+        t.equal([w.ended() for w in waiting if not w.waits()], [0, 0], "both succeed")
+        # A table that wants no waiting ends it.
+        pool.change(features="error_if_no_space")
+        sure(t, max(w.ended() for w in waiting), "ENOSPC", "the third")
+        sure(t, thin.error_of(thin.fill, vol, 120, 1, 9), "ENOSPC", "another write")
+        t.equal(pool.mode(), "out_of_data_space", "the mode")
+        pool.change(features="")
+        waiting = thin.Background(thin.fill, vol, 110, 1, 9)
+        tm.wait_for(lambda: pool.mode() == "out_of_data_space", 20, "out of data space")
+        t.check(waiting.waits(), "it waits again")
+        # Read-only: nothing can come of waiting.
+        pool.change(features="read_only")
+        sure(t, waiting.ended(), "EIO", "a write that waited when the pool became read-only")
+        pool.change(features="")
+    with thin.no_space_timeout(1):
+        since = newest(pool)
+        pool.suspend()
+        pool.resume()
+        sure(t, thin.Background(thin.fill, vol, 111, 1, 9).ended(), "ENOSPC", "a write that waited a second")
+        t.check(("no_space_timeout", "0") in causes(pool, since), "the event of it")
+        # From then on nothing waits, until there was space.
+        sure(t, thin.error_of(thin.fill, vol, 112, 1, 9), "ENOSPC", "the next")
+        pool.change(sectors=66 * 128)
+        tm.wait_for(lambda: pool.mode() == "rw", 20, "space")
+        thin.fill(vol, 112, 1, 9)
+        sure(t, thin.Background(thin.fill, vol, 113, 1, 9).ended(), "ENOSPC", "a write that waited anew")
+    # A suspend without flush gives back what waits; a flush one lets no data be lost either.
+    with thin.no_space_timeout(0):
+        pool.change(sectors=66 * 128)
+        pool.suspend()
+        pool.resume()
+        end_of_wait = thin.Background(thin.fill, vol, 114, 1, 9)
+        tm.wait_for(lambda: pool.mode() == "out_of_data_space", 20, "out of data space")
+        vol.suspend(flush=False)
+        t.check(end_of_wait.waits(), "it waits in device-mapper")
+        pool.change(sectors=67 * 128)
+        vol.resume()
+        sure(t, end_of_wait.ended(), "success", "the write that was given back")
+    t.equal(thin.read(vol, 114 * 128, 128), b"\x09" * KIB64, "what it wrote")
+    end(pool, vol)
+
+
+# ---- tables that are refused ---------------------------------------------------------------------
+
+def failed_tables(t):
+    """Row 5: a thin device that cannot be made leaves the pool as it was; one of a pool in Fail is -EINVAL."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    pool.message("create_thin 0")
+    for args in ("7", "x", "0 /dev/none", "0 " + pool.path):
+        sure(t, 0 if thin.error_of(pool.thin, *args.split()[:1], MIB, "no", " ".join(args.split()[1:])) else 1,
+             "success", f"a thin device {args}")
+        t.equal(pool.info().open_count, 0, f"users of the pool after {args}")
+    pool.suspend()
+    sure(t, thin.error_of(pool.thin, 0, MIB, "no"), "EINVAL", "one of a suspended pool")
+    pool.resume()
+    t.equal(pool.info().open_count, 0, "users of the pool")
+    vol = pool.thin(0, MIB)
+    thin.fill(vol, 0, 2, 1)
+    vol.remove()
+    end(pool)
+
+
+# ---- errors of the metadata device ---------------------------------------------------------------
+
+def lose_a_write(t, how):
+    """A pool whose metadata fails after a write was acknowledged, and before it was committed; and the
+    metadata as it was committed last. A commit may come in between, so it is tried until it did not."""
+    for _ in range(20):
+        meta, data = disks(t)
+        pool = thin.Pool(t, meta, data, features="no_discard_passdown")
+        vol, other = pool.make(0, 16 * MIB), pool.make(1, 16 * MIB)
+        thin.fill(vol, 0, 3, 1)
+        bystander = thin.File(vol.path)
+        bystander.flush()
+        good = thin.dump(meta)
+        thin.fill(vol, 3, 1, 1)
+        bystander.flush()
+        meta.fail(how)
+        if not thin.error_of(thin.fill, vol, 10, 4, 2):
+            return pool, vol, other, bystander, good
+        bystander.close()
+        meta.heal()
+        end(pool, vol, other, clean=False)
+    raise tm.Failed("no write was acknowledged in twenty times")
+
+
+def metadata_errors(t, how):
+    """Row 7: the transaction is taken back, read-only, needs_check; fsync fails until a reload."""
+    pool, vol, other, bystander, good = lose_a_write(t, how)
+    meta = pool.metadata
+    sure(t, thin.error_of(bystander.flush), "EIO", "fsync of what cannot be committed")
+    state = tm.wait_for(lambda: (s := pool.state()).mode == "ro" and s, 20, "read-only")
+    t.check(state.needs_check, "needs_check is shown")
+    for _ in range(3):
+        sure(t, thin.error_of(bystander.flush), "EIO", "each fsync after it")
+    sure(t, thin.error_of(thin.flush, other), "success", "fsync of a volume that lost nothing")
+    t.equal(thin.read(vol, 0, 1), b"\1" * 512, "what was durable") if how == "error_writes" else None
+    t.check(thin.error_of(thin.fill, vol, 20, 1, 1) != 0, "a write to a hole")
+    t.check(thin.error_of(pool.message, "create_thin 2") != 0, "a message")
+    since = newest(pool)
+    t.equal(thin.flags(meta) & 1, 0, "needs_check cannot be on the device yet")
+    meta.heal()
+    tm.wait_for(lambda: thin.flags(meta) & 1, 20, "needs_check on the device as soon as it takes a write")
+    # All that is there of the lost transaction is the flag.
+    dumped = thin.dump(meta).replace(' flags="1"', ' flags="0"')
+    t.equal((dumped.count("<device"), 'mapped_blocks="4"' in dumped, 'mapped_blocks="8"' in dumped),
+            (good.count("<device"), True, False), "the metadata of the last commit")
+    sure(t, thin.error_of(bystander.flush), "EIO", "fsync after the device is well again")
+    t.equal(thin.read(vol, 0, 4 * 128), b"\1" * (4 * KIB64), "what was durable")
+    t.equal(thin.read(vol, 10 * 128, 1), bytes(512), "what was lost")
+    thin.fill(vol, 1, 1, 9)  # in place
+    sure(t, thin.error_of(bystander.flush), "EIO", "fsync of a write in place")
+    bystander.close()
+    # Neither more space nor a table that asks for it helps.
+    pool.change(features="")
+    t.equal((pool.state().mode, pool.state().needs_check), ("ro", True), "a table that asks for write mode")
+    pool.data.resize(64 * MIB)
+    t.check(thin.error_of(pool.message, "grow_data 1024") == errno.EPERM, "no growth with needs_check")
+    pool.metadata.resize(4 * MIB)
+    sure(t, thin.error_of(pool.message, "grow_metadata 1024"), "EPERM", "no growth of metadata")
+    pool.suspend()
+    pool.resume()
+    t.equal((pool.state().data_total, pool.state().metadata_total), (512, 512), "sizes")
+    t.check(thin.error_of(thin.fill, vol, 20, 1, 1) != 0, "a write to a hole")
+    # The volume loaded again knows what is there.
+    vol.remove()
+    vol = pool.thin(0, 16 * MIB)
+    sure(t, thin.error_of(thin.flush, vol), "success", "fsync of the volume loaded again")
+    t.equal(newest(pool) >= since, True, "events")
+    # Loaded by whoever comes next: read-only until it was looked at.
+    vol.remove()
+    other.remove()
+    pool.remove()
+    pool = thin.Pool(t, meta, pool.data, sectors=512 * 128)
+    t.equal((pool.state().mode, pool.state().needs_check), ("ro", True), "activated again")
+    pool.remove()
+    thin.clear_needs_check(meta)
+    pool = thin.Pool(t, meta, pool.data, sectors=512 * 128)
+    t.equal((pool.state().mode, pool.state().needs_check), ("rw", False), "after a clean check")
+    vol = pool.thin(0, 16 * MIB)
+    thin.fill(vol, 20, 1, 1)
+    thin.flush(vol)
+    end(pool, vol)
+
+
+def data_errors(t):
+    """A block that cannot be zeroed, copied or written is not mapped; the pool goes on."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    thin.fill(vol, 0, 2, 1)
+    vol.suspend()
+    pool.message("create_snap 1 0")
+    vol.resume()
+    used = pool.state(flush=True).data_used
+    data.fail("error_writes")
+    sure(t, thin.error_of(thin.write, vol, 5 * 128, b"x" * 512), "EIO", "a write to a hole")
+    sure(t, thin.error_of(thin.fill, vol, 6, 1, 1), "EIO", "a whole block to a hole")
+    sure(t, thin.error_of(thin.write, vol, 0, b"x" * 512), "EIO", "a write to a shared block")
+    sure(t, thin.error_of(thin.fill, vol, 1, 1, 1), "EIO", "a whole shared block")
+    data.heal()
+    t.equal(thin.read(vol, 0, 2 * 128), b"\1" * (2 * KIB64), "what was there")
+    t.equal(thin.read(vol, 5 * 128, 256), bytes(2 * KIB64), "the holes")
+    state = pool.state(flush=True)
+    if state.mode == "rw":
+        t.equal(state.data_used, used, "data blocks in use")
+        thin.fill(vol, 5, 1, 1)
+        end(pool, vol)
+    else:
+        end(pool, vol, clean=False)
+    t.equal((state.mode, state.needs_check), ("rw", False), "the pool")
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
+def oversized(t):
+    """Row 8: more metadata than the format knows is taken, the rest unused; also when it grows to that."""
+    limit = 33292800 // 8
+    warned = "the rest of it goes unused"
+    for first in (20 << 30, 4 * MIB):
+        meta, data = thin.Disk(t, "meta", first).through(), thin.Disk(t, "data", 8 * MIB).through()
+        tm.sh(["dmesg", "-C"])
+        pool = thin.Pool(t, meta, data)
+        if first < 1 << 30:
+            meta.resize(20 << 30)
+            pool.change()
+        t.equal(pool.state().metadata_total, limit, "blocks in use of 20 GiB")
+        t.equal(tm.sh(["dmesg"]).out.count(warned), 1, "warnings")
+        vol = pool.make(0, MIB)
+        thin.fill(vol, 0, 3, 1)
+        thin.check(pool)
+        vol.remove()
+        pool.remove()
+        pool = thin.Pool(t, meta, data)
+        t.equal((pool.mode(), pool.state().data_used), ("rw", 3), "activated again")
+        end(pool)
+
+
+def two_pools(t):
+    """Two at once do not know of each other; and removal goes in any order that the users allow."""
+    pools = []
+    for number in range(2):
+        meta, data = thin.Disk(t, f"meta{number}", 2 * MIB), thin.Disk(t, f"data{number}", 16 * MIB)
+        pools.append(thin.Pool(t, meta, data, f"pool{number}"))
+    vols = [pool.make(0, 8 * MIB) for pool in pools] + [pool.make(1, 8 * MIB) for pool in pools]
+    for number, vol in enumerate(vols):
+        thin.fill(vol, number, 8, number + 1)
+    for number, vol in enumerate(vols):
+        t.equal(thin.read(vol, number * 128, 8 * 128), bytes([number + 1]) * 8 * KIB64, f"volume {number}")
+    t.check(thin.error_of(pools[0].remove) == errno.EBUSY, "a pool with volumes stays")
+    pools[1].suspend()
+    thin.fill(vols[0], 20, 2, 1)  # the other goes on
+    pools[1].resume()
+    for vol in (vols[3], vols[0], vols[2], vols[1]):
+        vol.remove()
+    for pool in pools:
+        end(pool)
+
+
+def removal(t):
+    """With I/O that waits, in each mode, in each order."""
+    for queued in (False, True):
+        meta, data = disks(t, data=4 * MIB)
+        with thin.no_space_timeout(0):
+            pool = thin.Pool(t, meta, data, features="" if queued else "error_if_no_space")
+            vol = pool.make(0, 16 * MIB)
+            thin.fill(vol, 0, 64, 1)
+            waiting = thin.Background(thin.fill, vol, 70, 1, 1)
+            if queued:
+                tm.wait_for(lambda: pool.mode() == "out_of_data_space", 20, "out of data space")
+                # The table below it ends: the I/O fails with it, and all can go.
+                vol.load(thin.Target(0, 16 * MIB // 512, "error", ""))
+                vol.suspend(flush=False)
+                vol.resume()
+            t.check(waiting.ended() != 0, "the write that waited")
+            end(pool, vol)
+    # A suspended pool, and one whose table was never resumed.
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, MIB)
+    thin.fill(vol, 0, 1, 1)
+    pool.load(pool.line())
+    pool.suspend()
+    vol.remove()
+    end(pool)
+
+
+PARTS = {
+    "mode_over_suspend": mode_over_suspend, "marks": marks, "out_of_data": out_of_data,
+    "failed_tables": failed_tables,
+    "metadata_mark_under_load": metadata_mark_under_load,
+    "full_metadata, small": lambda t: full_metadata(t, 256 << 10),
+    "full_metadata": lambda t: full_metadata(t, 2 * MIB),
+    "metadata_errors, no writes": lambda t: metadata_errors(t, "error_writes"),
+    "metadata_errors, nothing": lambda t: metadata_errors(t, "error"),
+    "data_errors": data_errors, "oversized": oversized, "two_pools": two_pools, "removal": removal,
+}
+
+
+def run(t):
+    thin.quiet(t)
+    t.defer(target.use, t.target)
+    target.use("ours")
+    for text, part in PARTS.items():
+        began = time.monotonic()
+        part(t)
+        t.log(f"{text}: as it should be, {time.monotonic() - began:.1f} s")
