@@ -398,7 +398,7 @@ def flags(disk: Disk) -> int:
 
 def clear_needs_check(disk: Disk) -> None:
     """What an administrator does after a look. With nobody using the metadata."""
-    tm.sh(["thin_check", "--clear-needs-check-flag", disk.loop])
+    tm.sh(["thin_check", "--clear-needs-check-flag", disk.path])
 
 
 # ---- I/O -----------------------------------------------------------------------------------------
