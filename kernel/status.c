@@ -53,7 +53,9 @@ static void emit_info(struct dtm_pool_line *line, unsigned int status_flags, cha
 		DMEMIT("discard_passdown ");
 	else
 		DMEMIT("no_discard_passdown ");
-	DMEMIT("%s ", pool->features.error_if_no_space ? "error_if_no_space" : "queue_if_no_space");
+	/* Once the waiting took too long, it is over for what comes, too, as in mainline. */
+	DMEMIT("%s ", pool->features.error_if_no_space || pool->timed_out ? "error_if_no_space"
+									  : "queue_if_no_space");
 	DMEMIT("%s ", dtm_metadata_needs_check(pool->metadata) ? "needs_check" : "-");
 	DMEMIT("%llu ", dtm_pool_metadata_mark(pool, sizes.metadata_blocks));
 out:

@@ -161,7 +161,6 @@ def exact_mark(t):
         before = pools.last_seq()
         provision(left())
         pools.wait_event("extended", before, 5, pool="tie")
-        pools.destroy("tie")
         return
     come_to_the_mark()
     before = pools.last_seq()
