@@ -293,6 +293,9 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
     ok = True
     try:
         code.run(HostCase(case, machine.vm, machine.target))
+        if machine.target == "ours":
+            machine.vm.sh("[ -d /sys/module/dm_thinmgr ] && [ ! -d /sys/module/dm_thin_pool ] || "
+                          "{ echo 'the targets in use are not ours any more'; exit 1; }")
     except Exception as err:
         late = time.monotonic() - started >= case.limit
         say(f"[{machine.vm.options.suite} {case.name}] FAILED: "
