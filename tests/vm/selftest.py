@@ -42,7 +42,7 @@ class Scanner(unittest.TestCase):
         self.assertEqual(scan.bad_lines(
             "[1.0] dm_thinmgr: loading out-of-tree module taints kernel.\n"
             "[1.0] dm_thinmgr: module verification failed: signature and/or required key missing"
-            " - tainting kernel\n"), [])
+            " - tainting kernel\n[1.0]       Not tainted 6.1.0-56-cloud-amd64\n"), [])
         for line in ("[1.0] other: loading out-of-tree module taints kernel.",
                      "[1.0] dm_thinmgr: module license 'x' taints kernel.",
                      "[1.0] CPU: 0 PID: 1 Comm: insmod Tainted: G           OE      6.1.0"):

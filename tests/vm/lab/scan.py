@@ -13,7 +13,7 @@ BAD = re.compile(
     r"general protection fault|Kernel panic|KASAN|UBSAN|refcount_t:|scheduling while atomic|"
     r"sleeping function called|unable to handle|soft lockup|hard LOCKUP|rcu_sched self-detected|"
     r"kmemleak: [0-9]+ new|bad: scheduling|list_(add|del) corruption|DEBUG_LOCKS_WARN_ON|"
-    r"\btaint(s|ing|ed)?\b|Tainted: ")
+    r"(?<!Not )\btaint(s|ing|ed)?\b|Tainted: ")
 
 # Said by the emulated hardware, not by anything thinmgr has a hand in; and that our module is not
 # part of the kernel, nor signed by who built the kernel.
