@@ -295,10 +295,11 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 	int r;
 
 	tm_backing_descriptor_path(op->pool.directory, path);
-	r = tm_read_file(path, TM_DESCRIPTOR_LIMIT, &text, &len);
+	r = tm_read_file_itself(path, TM_DESCRIPTOR_LIMIT, &text, &len);
 	if (r < 0) {
 		(void)tm_error_set(err, r == -ENOENT ? TM_ERR_NOT_FOUND : TM_ERR_IO, -r,
-				   "Cannot read the descriptor %s: %s.", path, strerror(-r));
+				   "Cannot read the descriptor %s: %s.", path,
+				   r == -ELOOP ? "it is a symbolic link" : strerror(-r));
 		tm_error_hint(
 			err,
 			"Name the directory that holds the pool's data, metadata and pool.json.");

@@ -443,6 +443,15 @@ static int check_checksum(json_t *root, struct tm_error *err)
 	return 0;
 }
 
+/* The file may be any, and who asked for it need not be allowed to read it. */
+static void quote_nothing(struct tm_error *err)
+{
+	char *near = err ? strstr(err->detail, " near ") : NULL;
+
+	if (near)
+		*near = '\0';
+}
+
 static int parse(const char *text, size_t len, struct tm_descriptor *d, struct tm_error *err)
 {
 	auto_json json_t *root = NULL;
@@ -455,8 +464,10 @@ static int parse(const char *text, size_t len, struct tm_descriptor *d, struct t
 		return tm_error_set(err, TM_ERR_BAD_DESCRIPTOR, EINVAL,
 				    "it is larger than %d bytes", TM_DESCRIPTOR_LIMIT);
 	root = tm_json_parse(text, len, err);
-	if (!root)
+	if (!root) {
+		quote_nothing(err);
 		return err->code == TM_ERR_NO_MEMORY ? -ENOMEM : -EINVAL;
+	}
 
 	/* The version first: of a later format nothing else can be judged. */
 	tm_json_reader_init(&r, root, "", err);

@@ -385,13 +385,31 @@ static void test_too_large(void **state)
 	free(text);
 }
 
+/* Any file may be named as one: nothing of it is repeated. */
+static void test_quotes_nothing(void **state)
+{
+	static const char *const texts[] = { "secret:words", "{\"secret", "{\"a\":secret}",
+					     "{} secret", "secret\xff" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		struct tm_error err = { .code = TM_OK };
+		struct tm_descriptor d;
+
+		assert_int_equal(tm_descriptor_parse(texts[i], strlen(texts[i]), &d, &err),
+				 -EINVAL);
+		assert_non_null(strstr(err.detail, "not valid JSON at line 1"));
+		assert_null(strstr(err.detail, "secret"));
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_deleted_origin),
 		cmocka_unit_test(test_damage),     cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_accepted),   cmocka_unit_test(test_checksum),
-		cmocka_unit_test(test_too_large),
+		cmocka_unit_test(test_too_large),  cmocka_unit_test(test_quotes_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

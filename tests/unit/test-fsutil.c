@@ -233,6 +233,9 @@ static void test_read_errors(void **state)
 	assert_int_equal(mkfifo(p->path, 0600), 0);
 	assert_int_equal(tm_read_file(p->path, 100, &text, &len), -EINVAL);
 	assert_int_equal(tm_read_file("/dev/null", 100, &text, &len), -EINVAL);
+	assert_int_equal(unlink(p->path), 0);
+	assert_int_equal(symlink("/proc/self/stat", p->path), 0);
+	assert_int_equal(tm_read_file_itself(p->path, 1 << 20, &text, &len), -ELOOP);
 	assert_null(text);
 	/* Files of procfs say they have no bytes. */
 	assert_int_equal(tm_read_file("/proc/self/stat", 1 << 20, &text, &len), 0);

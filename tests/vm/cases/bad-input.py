@@ -485,10 +485,15 @@ def descriptor(t):
     pools.change("POST", "/v1/pools/keep/activate")
     file.unlink()
     refuse(404, "not-found", "no descriptor")
+    # Who may import need not be who may read: nothing of a file comes back in the error.
     file.symlink_to("/etc/passwd")
     reply = api("POST", "/v1/pools/import?wait=60", {"directory": str(home)})
-    t.check(reply.status >= 400 and "root:" not in reply.raw.decode(), f"a link: {reply.raw[:300]}")
+    t.check(reply.status >= 400 and "symbolic link" in reply.body["detail"] and
+            "root" not in reply.raw.decode(), f"a link: {reply.raw[:300]}")
     file.unlink()
+    file.write_text("secret:words")
+    reply = api("POST", "/v1/pools/import?wait=60", {"directory": str(home)})
+    t.check(reply.status >= 400 and "secret" not in reply.raw.decode(), f"no JSON: {reply.raw[:300]}")
     file.write_bytes(text)
 
     # The descriptor is right, what it describes is not.
