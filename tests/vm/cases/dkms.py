@@ -14,12 +14,12 @@ import target
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 2400
+LIMIT = 3000
 IMAGE = "dkms"
 OWN_BOOT = True
 DEFAULT = False
 
-BUILD = 1000  # seconds for one kernel
+BUILD = 1500  # seconds for the kernels there are, on a busy host
 PACKAGE_FILE = "/root/thinmgr-dkms.deb"
 
 
