@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Random work on thin devices against a model in user space, byte by byte and block by block: writes
+and discards of every alignment, several at once, snapshots of snapshots, deletes, growth, suspends
+and activations; and by turns with the distribution's target (kernel-long).
+
+The seed is printed; MODEL_SEED=n in the machine's environment repeats it.
+"""
+
+import os
+import random
+import re
+import threading
+
+import target
+import thin
+import tm
+
+SUITES = ["bookworm", "trixie"]
+LIMIT = 150
+PACKAGE = False
+MODULE = True
+
+MIB = 1 << 20
+SECTOR = thin.SECTOR
+BLOCK_BYTES = thin.BLOCK * SECTOR
+
+
+class Model:
+    """What a thin device has to hold, and which of its blocks are whose."""
+
+    def __init__(self, sectors):
+        self.sectors = sectors
+        self.data = bytearray(sectors * SECTOR)
+        self.blocks = {}  # virtual block: what stands for its data block, shared by those that share it
+        self.lock = threading.Lock()
+
+    def snapshot(self):
+        copy = Model(self.sectors)
+        copy.data = bytearray(self.data)
+        copy.blocks = dict(self.blocks)
+        return copy
+
+    def wrote(self, sector, data, others):
+        """Others: the models it may share blocks with."""
+        self.data[sector * SECTOR:sector * SECTOR + len(data)] = data
+        for block in range(sector // 128, (sector + len(data) // SECTOR - 1) // 128 + 1):
+            mine = self.blocks.get(block)
+            if mine is None or any(mine in other.owned() for other in others if other is not self):
+                self.blocks[block] = object()
+
+    def owned(self):
+        return set(self.blocks.values())
+
+    def discarded(self, sector, sectors):
+        """Whole blocks go; what is left of others stays as it is."""
+        for block in range(-(-sector // 128), (sector + sectors) // 128):
+            if self.blocks.pop(block, None) is not None:
+                self.data[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES] = \
+                    bytes(len(self.data[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES]))
+
+
+class Work:
+    """A pool with its volumes and their models."""
+
+    # Of odd sizes: a device need not end where a block does.
+    SIZES = (40 * 128, 24 * 128 + 8, 33 * 128 + 120, 17 * 128 + 1)
+
+    def __init__(self, t, seed, features="", most=8):
+        self.t = t
+        self.most = most
+        self.random = random.Random(seed)
+        self.meta = thin.Disk(t, "model-meta", 4 * MIB).through()
+        self.data = thin.Disk(t, "model-data", 256 * MIB).through()
+        self.blocks = 1024
+        self.features = features
+        self.pool = None
+        self.volumes = {}
+        self.models = {}
+        self.next_id = 0
+        self.up()
+        for sectors in self.SIZES:
+            self.new(sectors)
+
+    def up(self):
+        self.pool = thin.Pool(self.t, self.meta, self.data, "model", sectors=self.blocks * 128,
+                              features=self.features)
+        for number, model in self.models.items():
+            self.volumes[number] = self.pool.thin(number, model.sectors * SECTOR)
+
+    def down(self):
+        for volume in self.volumes.values():
+            volume.remove()
+        self.volumes = {}
+        self.pool.remove()
+
+    def new(self, sectors):
+        number, self.next_id = self.next_id, self.next_id + 1
+        self.volumes[number] = self.pool.make(number, sectors * SECTOR)
+        self.models[number] = Model(sectors)
+
+    def some(self):
+        return self.random.choice(sorted(self.models))
+
+    def extent(self, model):
+        """A place and a length: often a few sectors, often at the edges of blocks, sometimes large."""
+        kind = self.random.randrange(5)
+        sector = self.random.randrange(model.sectors)
+        if kind == 0:
+            length = self.random.randrange(1, 17)
+        elif kind == 1:
+            length = self.random.randrange(1, 400)
+        elif kind == 2:
+            sector, length = sector // 128 * 128, 128 * self.random.randrange(1, 4)
+        elif kind == 3:
+            sector, length = max(0, sector // 128 * 128 - self.random.randrange(1, 9)), self.random.randrange(2, 300)
+        else:
+            sector, length = sector // 8 * 8, 8 * self.random.randrange(1, 64)
+        return sector, min(length, model.sectors - sector)
+
+    def bytes(self, sectors):
+        return self.random.randbytes(16) * (sectors * SECTOR // 16)
+
+    def others(self, model):
+        return self.models.values()
+
+    # ---- steps
+
+    def write(self):
+        number = self.some()
+        sector, length = self.extent(self.models[number])
+        data = self.bytes(length)
+        with thin.File(self.volumes[number].path, sync=self.random.random() < 0.1) as file:
+            file.write(sector, data)
+        self.models[number].wrote(sector, data, self.models.values())
+
+    def burst(self):
+        """Several writes at once, next to each other, so that some need the same block at the same time."""
+        number = self.some()
+        model = self.models[number]
+        at = self.random.randrange(model.sectors)
+        todo = []
+        while len(todo) < 12 and at < model.sectors:
+            length = min(self.random.choice((1, 7, 8, 16, 60, 128)), model.sectors - at)
+            todo.append((at, self.bytes(length)))
+            at += length
+        reads = []
+        with thin.File(self.volumes[number].path) as file:
+            running = [thin.Background(file.write, sector, data) for sector, data in todo]
+            for other in self.models:  # meanwhile, from all that may share blocks with it
+                if other != number:
+                    reads.append(self.compare_some(other))
+            for one in running:
+                if one.ended(60):
+                    raise tm.Failed(f"a write failed with errno {one.ended()}")
+        for sector, data in todo:
+            model.wrote(sector, data, self.models.values())
+
+    def compare_some(self, number):
+        model = self.models[number]
+        sector, length = self.extent(model)
+        got = thin.read(self.volumes[number], sector, length)
+        if got != model.data[sector * SECTOR:(sector + length) * SECTOR]:
+            raise tm.Failed(f"volume {number}, sectors {sector} to {sector + length - 1} are not what was written")
+
+    def read(self):
+        self.compare_some(self.some())
+
+    def discard(self):
+        number = self.some()
+        model = self.models[number]
+        sector, length = self.extent(model)
+        if self.random.random() < 0.2:
+            sector, length = 0, model.sectors
+        thin.discard(self.volumes[number], sector, length)
+        model.discarded(sector, length)
+
+    def flush(self):
+        thin.flush(self.volumes[self.some()])
+
+    def snapshot(self):
+        if len(self.models) >= self.most:
+            self.delete()
+            return
+        origin = self.some()
+        number, self.next_id = self.next_id, self.next_id + 1
+        self.volumes[origin].suspend(flush=self.random.random() < 0.5)
+        self.pool.message(f"create_snap {number} {origin}")
+        self.volumes[origin].resume()
+        self.models[number] = self.models[origin].snapshot()
+        self.volumes[number] = self.pool.thin(number, self.models[number].sectors * SECTOR)
+
+    def delete(self):
+        if len(self.models) < 3:
+            return
+        number = self.some()
+        self.volumes.pop(number).remove()
+        del self.models[number]
+        self.pool.message(f"delete {number}")
+
+    def grow(self):
+        if self.blocks < self.data.sectors // 128:
+            self.blocks = min(self.blocks + self.random.randrange(1, 200), self.data.sectors // 128)
+            self.pool.change(sectors=self.blocks * 128)
+
+    def suspend(self):
+        """The pool, with writes that wait meanwhile."""
+        number = self.some()
+        model = self.models[number]
+        sector, length = self.extent(model)
+        data = self.bytes(length)
+        self.pool.suspend(flush=self.random.random() < 0.5)
+        waiting = thin.Background(thin.write, self.volumes[number], sector, data)
+        self.pool.resume()
+        if waiting.ended(60):
+            raise tm.Failed(f"a write during a suspend failed with errno {waiting.ended()}")
+        model.wrote(sector, data, self.models.values())
+
+    def again(self):
+        self.down()
+        self.up()
+
+    STEPS = ((write, 30), (burst, 10), (read, 10), (discard, 12), (flush, 4), (snapshot, 6), (delete, 3), (grow, 1),
+             (suspend, 3), (again, 1))
+
+    def run(self, steps):
+        what = [step for step, weight in self.STEPS for _ in range(weight)]
+        for _ in range(steps):
+            step = self.random.choice(what)
+            if os.environ.get("MODEL_TALK"):
+                self.t.log(step.__name__)
+            step(self)
+
+    # ---- judgement
+
+    def compare(self):
+        """All of it, and the space."""
+        for number, model in self.models.items():
+            got = thin.read(self.volumes[number], 0, model.sectors)
+            if got != model.data:
+                wrong = [block for block in range(-(-model.sectors // 128))
+                         if got[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES] !=
+                         model.data[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES]]
+                raise tm.Failed(f"volume {number}: blocks {wrong} are not what was written")
+            mapped = int(self.volumes[number].status().split()[0])
+            self.t.equal(mapped, len(model.blocks) * 128, f"sectors mapped in volume {number}")
+        used = len(set().union(*(model.owned() for model in self.models.values())))
+        self.t.equal(self.pool.state(flush=True).data_used, used, "data blocks in use")
+
+    def done(self):
+        self.compare()
+        self.down()
+        thin.check(self.meta)
+        self.meta.close()
+        self.data.close()
+
+
+def workload(t, seed, steps, turns=1, features="", most=8):
+    """Some steps, judged; each turn with the other target, if there are more than one."""
+    t.log(f"seed {seed}, {steps} steps" + (f", {features}" if features else ""))
+    work = Work(t, seed, features, most)
+    for turn in range(turns):
+        work.run(steps)
+        work.compare()
+        if turns > 1:
+            work.down()
+            thin.check(work.meta)
+            target.use(("stock", "ours")[turn % 2])
+            work.up()
+            work.compare()
+    work.done()
+    target.use("ours")
+
+
+def chain(t):
+    """Snapshots of snapshots, 32 deep; each differs, and goes in a random order."""
+    work = Work(t, 32)
+    last = 0
+    for _ in range(32):
+        sector = work.random.randrange(35) * 128
+        data = work.bytes(200)
+        thin.write(work.volumes[last], sector, data)
+        work.models[last].wrote(sector, data, work.models.values())
+        number, work.next_id = work.next_id, work.next_id + 1
+        work.volumes[last].suspend()
+        work.pool.message(f"create_snap {number} {last}")
+        work.volumes[last].resume()
+        work.models[number] = work.models[last].snapshot()
+        work.volumes[number] = work.pool.thin(number, work.models[number].sectors * SECTOR)
+        last = number
+    work.compare()
+    for _ in range(20):
+        work.delete()
+        work.discard()
+        work.write()
+    work.done()
+
+
+def scripted(t, which):
+    """thin_dump of one and the same work, done by one target. Each step is durable before the next."""
+    target.use(which)
+    meta, data = thin.Disk(t, f"script-{which}", 4 * MIB), thin.Disk(t, f"script-data-{which}", 32 * MIB)
+    pool = thin.Pool(t, meta, data, "script")
+    vol = pool.make(0, 16 * MIB)
+
+    def step(function, *args):
+        function(*args)
+        pool.status(flush=True)
+
+    step(thin.fill, vol, 0, 20, 1)
+    step(thin.write, vol, 100 * 128 + 3, b"x" * 1024)
+    step(thin.fill, vol, 60, 10, 1)
+    for number, origin in ((1, 0), (2, 0), (3, 1)):
+        vol.suspend()
+        pool.message(f"create_snap {number} {origin}")
+        vol.resume()
+        step(thin.fill, vol, number, 4, 2)
+    step(thin.discard, vol, 5 * 128 + 1, 10 * 128)
+    step(thin.discard, vol, 62 * 128, 4 * 128)
+    snap = pool.thin(1, 16 * MIB)
+    step(thin.write, snap, 2 * 128 + 127, b"y" * 1024)
+    step(thin.discard, snap, 0, 128)
+    pool.message("set_transaction_id 0 41")
+    pool.message("delete 2")
+    step(thin.fill, vol, 200, 6, 3)
+    pool.message("reserve_metadata_snap")
+    step(thin.fill, snap, 210, 2, 3)
+    pool.message("release_metadata_snap")
+    snap.remove()
+    vol.remove()
+    pool.remove()
+    thin.check(meta)
+    found = thin.dump(meta)
+    meta.close()
+    data.close()
+    return re.sub(r'uuid="[^"]*"', "", found)
+
+
+# Of external origins, in sectors; the devices on them have ten blocks.
+LENGTHS = (1, 127, 128, 3 * 128 + 5, 10 * 128 - 1, 10 * 128, 10 * 128 + 77)
+
+
+def origins(t, which, lengths):
+    """External origins: shorter than the device, of the same size, longer, of odd sizes."""
+    target.use(which)
+    pool = thin.Pool(t, thin.Disk(t, "meta", 2 * MIB), thin.Disk(t, "data", 64 * MIB), "origins")
+    size = 10 * 128
+    for number, sectors in enumerate(lengths):
+        text = random.Random(number).randbytes(sectors * SECTOR)
+        origin = thin.Disk(t, "origin", sectors * SECTOR)
+        origin.file.write_bytes(text)
+        pool.message(f"create_thin {number}")
+        vol = pool.thin(number, size * SECTOR, origin=origin.path)
+        model = bytearray((text + bytes(size * SECTOR))[:size * SECTOR])
+
+        def same(what, vol=vol, model=model, sectors=sectors):
+            t.equal(thin.read(vol, 0, size) == bytes(model), True, f"{which}: origin of {sectors} sectors, {what}")
+
+        same("as it is")
+        for sector, length in ((0, 1), (130, 8), (256, 128), (3 * 128 + 3, 4), (3 * 128 + 6, 200), (size - 3, 3)):
+            data = bytes([sector % 251 + 1]) * (length * SECTOR)
+            thin.write(vol, sector, data)
+            model[sector * SECTOR:(sector + length) * SECTOR] = data
+            same(f"written at {sector}")
+        t.equal(origin.file.read_bytes() == text, True, "the origin itself")
+        thin.discard(vol, 2 * 128, 128)  # the origin is seen again
+        model[256 * SECTOR:384 * SECTOR] = (text + bytes(size * SECTOR))[256 * SECTOR:384 * SECTOR]
+        same("a block given back")
+        vol.remove()
+        # Without the origin: what was written is there, with the rest of its blocks.
+        vol = pool.thin(number, size * SECTOR)
+        t.equal(thin.read(vol, 128, 128) == bytes(model[128 * SECTOR:256 * SECTOR]), True, "without the origin")
+        vol.remove()
+        origin.close()
+    thin.check(pool)
+    pool.remove()
+    pool.metadata.close()
+    pool.data.close()
+
+
+def discards(t, features):
+    """Of every alignment, with shared and other blocks; what lies on the data device goes with passdown only."""
+    pool = thin.Pool(t, thin.Disk(t, "meta", 2 * MIB), thin.Disk(t, "data", 64 * MIB), "discards", features=features)
+    vol = pool.make(0, 8 * MIB)
+    models = {0: Model(8 * MIB // SECTOR)}
+    whole = b"\7" * (64 * BLOCK_BYTES)
+    thin.write(vol, 0, whole)
+    models[0].wrote(0, whole, ())
+    vol.suspend()
+    pool.message("create_snap 1 0")
+    vol.resume()
+    models[1] = models[0].snapshot()
+    snap = pool.thin(1, 8 * MIB)
+    again = b"\x08" * (24 * BLOCK_BYTES)
+    thin.write(vol, 0, again)  # these are its own, the rest is shared
+    models[0].wrote(0, again, models.values())
+    for start, length in ((0, 1), (1, 127), (127, 2), (0, 127), (128, 128), (383, 130), (4 * 128 - 1, 258),
+                          (20 * 128 + 64, 8 * 128), (40 * 128, 3 * 128), (60 * 128, 4 * 128 + 1),
+                          (63 * 128, 30 * 128), (100 * 128, 28 * 128)):
+        thin.discard(vol, start, length)
+        models[0].discarded(start, length)
+        for number, device in ((0, vol), (1, snap)):
+            t.equal(thin.read(device, 0, 128 * 128) == bytes(models[number].data), True,
+                    f"volume {number} after a discard of {length} sectors at {start}")
+        used = len(models[0].owned() | models[1].owned())
+        t.equal(pool.state(flush=True).data_used, used, f"blocks in use after {length} at {start}")
+    held = pool.data.file.stat().st_blocks // 128
+    thin.discard(vol, 0, 128 * 128)
+    thin.discard(snap, 0, 128 * 128)
+    t.equal(pool.state(flush=True).data_used, 0, "blocks in use at last")
+    left = pool.data.file.stat().st_blocks // 128
+    if features:
+        t.check(left >= held, f"nothing of the data device is discarded with {features}")
+    else:
+        t.equal((held > 0, left), (True, 0), "blocks held by the data device")
+    for device in (vol, snap):
+        device.remove()
+    thin.check(pool)
+    pool.remove()
+    pool.metadata.close()
+    pool.data.close()
+
+
+def seed_of_today():
+    return int(os.environ.get("MODEL_SEED") or random.SystemRandom().randrange(1 << 30))
+
+
+def same_dumps(t):
+    dumps = {which: scripted(t, which) for which in ("stock", "ours")}
+    if dumps["ours"] != dumps["stock"]:
+        for which, text in dumps.items():
+            t.log(f"{which}:\n{text}")
+    t.equal(dumps["ours"] == dumps["stock"], True, "thin_dump of the same work by both targets")
+
+
+def long(t):
+    """What takes minutes, for kernel-long."""
+    seed = seed_of_today()
+    discards(t, "no_discard_passdown")
+    origins(t, "stock", LENGTHS)
+    origins(t, "ours", LENGTHS)
+    t.log("external origins of every length, with both targets")
+    workload(t, seed, 30, turns=10)
+    t.log("handed from one target to the other ten times")
+    for number in range(1, 5):
+        workload(t, seed + number, 500, most=24, features=("", "no_discard_passdown")[number % 2])
+
+
+def run(t):
+    thin.quiet(t)
+    t.defer(target.use, t.target)
+    same_dumps(t)
+    target.use("ours")
+    t.log("thin_dump shows the same after the same work by both targets")
+    chain(t)
+    t.log("snapshots 32 deep are what the model says")
+    discards(t, "")
+    origins(t, "ours", (127, 3 * 128 + 5, 10 * 128 + 77))
+    t.log("discards of every alignment, external origins")
+    workload(t, seed_of_today(), 60, features="no_discard_passdown")
