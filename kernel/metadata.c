@@ -81,6 +81,7 @@ static void renew_view(struct dtm_metadata *m)
 	 */
 	s->data_free = m->data_free_begin - min(m->data_free_begin, m->data_allocated);
 	s->metadata_free = free - min(free, m->reserve);
+	s->metadata_free_at_rest = m->metadata_free_begin - min(m->metadata_free_begin, m->reserve);
 	s->held_root = m->held_root;
 	v->transaction_id = m->transaction_id;
 	v->changed = m->changed;

@@ -120,7 +120,10 @@ struct dtm_metadata_sizes {
 	u64 data_blocks, data_free; /* free: what can be allocated in this transaction */
 	u64 metadata_blocks;
 	u64 metadata_free; /* beside the reserve: 0 once only that is left */
-	u64 held_root;     /* block of the metadata snapshot; 0: none */
+	/* The same at the last commit: without what the transaction takes and its commit gives
+	 * back. */
+	u64 metadata_free_at_rest;
+	u64 held_root; /* block of the metadata snapshot; 0: none */
 };
 
 /* Never sleeps long and never reads the device. -EIO: broken; then the last known sizes. */

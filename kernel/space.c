@@ -111,12 +111,12 @@ void dtm_pool_check_marks(struct dtm_pool *pool)
 		dtm_events_add(&pool->events, DTM_CAUSE_DATA_LOW, sizes.data_free);
 		speak = true;
 	}
-	/* A transaction takes blocks that its commit gives back: only between them is it known. */
-	if (!dtm_metadata_changed(pool->metadata) &&
-	    dtm_low_water_check(&pool->metadata_mark, sizes.metadata_free)) {
+	/* Near the mark each transaction would cross it otherwise, and each commit go back. */
+	if (dtm_low_water_check(&pool->metadata_mark, sizes.metadata_free_at_rest)) {
 		DMWARN("%s: %llu metadata blocks are free, and the low-water mark is %llu",
-		       dm_device_name(pool->md), sizes.metadata_free, pool->metadata_mark.mark);
-		dtm_events_add(&pool->events, DTM_CAUSE_METADATA_LOW, sizes.metadata_free);
+		       dm_device_name(pool->md), sizes.metadata_free_at_rest,
+		       pool->metadata_mark.mark);
+		dtm_events_add(&pool->events, DTM_CAUSE_METADATA_LOW, sizes.metadata_free_at_rest);
 		speak = true;
 	}
 	if (speak)
