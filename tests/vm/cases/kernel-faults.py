@@ -342,6 +342,7 @@ def metadata_errors(t, how):
         t.equal(thin.read(vol, 0, 1), b"\1" * 512, "what was durable")
     t.check(thin.error_of(thin.fill, vol, 20, 1, 1) != 0, "a write to a hole")
     t.check(thin.error_of(pool.message, "create_thin 2") != 0, "a message")
+    t.check(thin.error_of(thin.discard, vol, 0, 128) != 0, "a discard that frees nothing is not acknowledged")
     since = newest(pool)
     t.equal(thin.flags(meta) & 1, 0, "needs_check cannot be on the device yet")
     meta.heal()

@@ -309,7 +309,8 @@ def status_fields(t, answers):
     answers.take("limits", {name: vol.limit(name) for name in (
         "discard_granularity", "logical_block_size", "physical_block_size", "minimum_io_size",
         "optimal_io_size", "max_sectors_kb", "fua", "rotational")})
-    t.check(vol.limit("discard_max_bytes") >= 1 << 30, f"{answers.which}: large discards at once")
+    if answers.which == "ours":  # the distribution's depends on its version
+        t.check(vol.limit("discard_max_bytes") >= 1 << 30, "large discards at once")
     answers.take("pool's limits", {name: pool.limit(name) for name in (
         "discard_granularity", "discard_max_bytes", "logical_block_size", "minimum_io_size", "optimal_io_size",
         "max_sectors_kb")})
@@ -338,7 +339,7 @@ def additions(t):
     tm.wait_for(lambda: causes(pool, since), 10, "an event for free data below the mark")
     t.equal(causes(pool, since), [(since + 1, "data_low", "251")], "the event")
     t.equal(pool.events(), before + 1, "device-mapper events")
-    t.equal(pool.table().args.split()[3], "0", "the mark in the table, as it was loaded")
+    t.equal(pool.table().args.split()[3], "251", "the mark in the live table")
     pool.message("set_low_water 0")
     before, since = pool.events(), newest()
     mark = pool.state().metadata_mark
