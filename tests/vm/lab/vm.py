@@ -148,7 +148,9 @@ class VM:
         argv += ["-kernel", str(opt.kernel or img.kernel)]
         if opt.kernel is None or opt.initrd is not None:
             argv += ["-initrd", str(opt.initrd or img.initrd)]
-        argv += ["-append", f"{KERNEL_ARGS} {opt.append}".strip(), *opt.extra]
+        # A machine that counts instructions and waits for its host sees its clock run ahead.
+        hung = " sysctl.kernel.hung_task_timeout_secs=0" if opt.icount else ""
+        argv += ["-append", f"{KERNEL_ARGS}{hung} {opt.append}".strip(), *opt.extra]
         return argv
 
     @staticmethod
