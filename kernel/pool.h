@@ -291,6 +291,8 @@ static inline struct bio *dtm_bio_of(struct dtm_io *io)
 int dtm_map(struct dtm_thin *thin, struct bio *bio);
 /* The same from the worker, which may sleep. */
 void dtm_map_later(struct dtm_thin *thin, struct bio *bio);
+/* All that waits, to device-mapper, which keeps it; under engine, while thin->requeue. */
+void dtm_give_back(struct dtm_thin *thin);
 /* To be mapped by the worker, some time. */
 void dtm_defer(struct dtm_thin *thin, struct bio *bio);
 void dtm_defer_list(struct dtm_thin *thin, struct bio_list *bios);

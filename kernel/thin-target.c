@@ -168,7 +168,7 @@ static int thin_endio(struct dm_target *ti, struct bio *bio, blk_status_t *statu
 /* ---- suspend and resume
  * ------------------------------------------------------------------------------ */
 
-static void give_back(struct dtm_thin *thin)
+void dtm_give_back(struct dtm_thin *thin)
 {
 	struct dtm_cell *cell, *more;
 	struct bio_list bios;
@@ -209,7 +209,7 @@ static void thin_presuspend(struct dm_target *ti)
 	/* What waits for the pool, or for space, is given back to device-mapper, which keeps it. */
 	mutex_lock(&thin->pool->engine);
 	WRITE_ONCE(thin->requeue, true);
-	give_back(thin);
+	dtm_give_back(thin);
 	mutex_unlock(&thin->pool->engine);
 }
 

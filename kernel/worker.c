@@ -134,6 +134,7 @@ static void process_thin(struct dtm_thin *thin)
 	spin_lock_irq(&thin->lock);
 	if (thin->requeue) { /* they go back */
 		spin_unlock_irq(&thin->lock);
+		dtm_give_back(thin); /* what waited for a change that ended meanwhile */
 		return;
 	}
 	bio_list_merge(&deferred, &thin->deferred);
