@@ -36,8 +36,7 @@ static void fail(struct dtm_io *io, blk_status_t status)
 	finish(io);
 }
 
-/* ---- the data device
- * ------------------------------------------------------------------------------ */
+/* ---- the data device --------------------------------------------------------------------- */
 
 static void passed_down(struct bio *bio)
 {
@@ -76,8 +75,7 @@ static bool passes_down(struct dtm_pool *pool)
 	return pool->features.discard_passdown && pool->line && pool->line->passdown;
 }
 
-/* ---- runs
- * ------------------------------------------------------------------------------------------ */
+/* ---- runs -------------------------------------------------------------------------------- */
 
 static int unmap(struct dtm_io *io)
 {

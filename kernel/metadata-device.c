@@ -8,7 +8,7 @@
 
 #define DM_MSG_PREFIX "thin-pool metadata"
 
-/* ---- details --------------------------------------------------------------------------------- */
+/* ---- details ----------------------------------------------------------------------------- */
 
 static int read_details(struct dtm_metadata *m, u64 root, u64 id, struct dtm_device_details *ret)
 {
@@ -62,7 +62,7 @@ static int find_root(struct dtm_metadata *m, u64 upper, u64 id, u64 *ret_root)
 	return r;
 }
 
-/* ---- devices in memory ----------------------------------------------------------------------- */
+/* ---- devices in memory ------------------------------------------------------------------- */
 
 static struct dtm_device *find_device(struct dtm_metadata *m, u32 id)
 {
@@ -247,7 +247,7 @@ u64 dtm_device_mapped_blocks(struct dtm_device *d)
 	return READ_ONCE(d->now.mapped_blocks);
 }
 
-/* ---- messages -------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------- */
 
 /* 0: a device of this id can be made. Nothing was changed so far. */
 static int id_is_free(struct dtm_metadata *m, u32 id)
@@ -387,7 +387,7 @@ int dtm_metadata_delete(struct dtm_metadata *m, u32 id)
 	return dtm_md_end(m, r);
 }
 
-/* ---- the metadata snapshot ------------------------------------------------------------------- */
+/* ---- the metadata snapshot --------------------------------------------------------------- */
 
 /*
  * A copy of the superblock in another block, which uses the two trees once more; so they stay as

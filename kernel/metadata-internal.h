@@ -122,7 +122,7 @@ struct dtm_metadata {
 	struct dtm_metadata_view view;
 };
 
-/* ---- metadata.c ------------------------------------------------------------------------------ */
+/* ---- metadata.c -------------------------------------------------------------------------- */
 
 /*
  * For writing, with nothing allocated in between doing I/O that may come back here. Letting go
@@ -150,7 +150,7 @@ void dtm_md_promise_kept(struct dtm_metadata *m, u64 block);
 /* The counts of data blocks [begin, end) change. */
 void dtm_md_counts_change(struct dtm_metadata *m, u64 begin, u64 end);
 
-/* ---- metadata-device.c ----------------------------------------------------------------------- */
+/* ---- metadata-device.c ------------------------------------------------------------------- */
 
 /*
  * All with the lock for writing. Into the tree with what is in memory; what that is after a commit;
@@ -163,12 +163,12 @@ void dtm_devices_aborted(struct dtm_metadata *m);
 /* To be called before the first change of a device. -ENODATA: it does not exist (any more). */
 int dtm_device_touch(struct dtm_device *d);
 
-/* ---- metadata-map.c -------------------------------------------------------------------------- */
+/* ---- metadata-map.c ---------------------------------------------------------------------- */
 
 /* How the trees count the uses of what their values refer to. */
 void dtm_md_setup_trees(struct dtm_metadata *m);
 
-/* ---- space maps, by their methods ------------------------------------------------------------ */
+/* ---- space maps, by their methods -------------------------------------------------------- */
 
 static inline u64 dtm_sm_blocks(struct dm_space_map *sm)
 {

@@ -26,7 +26,7 @@ static __le64 make_mapping(u64 block, u32 time)
 	return cpu_to_le64(block << DTM_TIME_BITS | time);
 }
 
-/* ---- uses of what the trees refer to --------------------------------------------------------- */
+/* ---- uses of what the trees refer to ----------------------------------------------------- */
 
 /*
  * Uses of data blocks that follow each other are counted at once: each call of the space map has
@@ -149,7 +149,7 @@ void dtm_md_setup_trees(struct dtm_metadata *m)
 	};
 }
 
-/* ---- looking --------------------------------------------------------------------------------- */
+/* ---- looking ----------------------------------------------------------------------------- */
 
 /*
  * A change that failed half-way may have left a tree without what was in it: what is not found
@@ -299,7 +299,7 @@ int dtm_device_highest_mapped(struct dtm_device *d, u64 *ret)
 	return r;
 }
 
-/* ---- changing -------------------------------------------------------------------------------- */
+/* ---- changing ---------------------------------------------------------------------------- */
 
 /* The device gets another tree; info says what becomes of the one it had. */
 static int set_root(struct dtm_device *d, struct dm_btree_info *info, u64 root)

@@ -58,7 +58,7 @@ static void set_reserve(struct dtm_metadata *m)
 	m->reserve = min_t(u64, RESERVE_MAX, div_u64(dtm_sm_blocks(m->metadata_sm), RESERVE_PART));
 }
 
-/* ---- locking --------------------------------------------------------------------------------- */
+/* ---- locking ----------------------------------------------------------------------------- */
 
 static void renew_view(struct dtm_metadata *m)
 {
@@ -185,7 +185,7 @@ int dtm_md_unchanged(struct dtm_metadata *m, int r)
 	return r;
 }
 
-/* ---- from the superblock in memory to everything else, and back ------------------------------ */
+/* ---- from the superblock in memory to everything else, and back -------------------------- */
 
 /* What the transaction begins with. */
 static void begin_transaction(struct dtm_metadata *m)
@@ -442,7 +442,7 @@ static int write_transaction(struct dtm_metadata *m)
 	return 0;
 }
 
-/* ---- blocks that are not mapped yet ---------------------------------------------------------- */
+/* ---- blocks that are not mapped yet ------------------------------------------------------ */
 
 /*
  * What is committed must not count them: nothing would lead to them after a crash, and nobody give
@@ -507,7 +507,7 @@ void dtm_md_promise_kept(struct dtm_metadata *m, u64 block)
 	}
 }
 
-/* ---- commit and abort ------------------------------------------------------------------------ */
+/* ---- commit and abort -------------------------------------------------------------------- */
 
 static int commit_locked(struct dtm_metadata *m)
 {
@@ -630,7 +630,7 @@ int dtm_metadata_set_needs_check(struct dtm_metadata *m)
 	return r;
 }
 
-/* ---- opening and closing --------------------------------------------------------------------- */
+/* ---- opening and closing ----------------------------------------------------------------- */
 
 /* Empty metadata, in the order of blocks that mainline has too. */
 static int format(struct dtm_metadata *m, u32 data_block_sectors)
@@ -838,7 +838,7 @@ void dtm_metadata_close(struct dtm_metadata *m)
 	free_metadata(m);
 }
 
-/* ---- what is known without waiting ----------------------------------------------------------- */
+/* ---- what is known without waiting ------------------------------------------------------- */
 
 static struct dtm_metadata_view view_of(struct dtm_metadata *m)
 {
@@ -889,7 +889,7 @@ int dtm_metadata_sizes(struct dtm_metadata *m, struct dtm_metadata_sizes *ret)
 	return v.broken ? -EIO : 0;
 }
 
-/* ---- the rest -------------------------------------------------------------------------------- */
+/* ---- the rest ---------------------------------------------------------------------------- */
 
 int dtm_metadata_set_transaction_id(struct dtm_metadata *m, u64 current_id, u64 new_id)
 {
@@ -988,7 +988,7 @@ int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks)
 	return dtm_md_end(m, r);
 }
 
-/* ---- data blocks ----------------------------------------------------------------------------- */
+/* ---- data blocks ------------------------------------------------------------------------- */
 
 int dtm_metadata_alloc_data(struct dtm_metadata *m, u64 *ret_block)
 {

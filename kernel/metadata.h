@@ -45,7 +45,7 @@
 struct dtm_metadata; /* of a pool */
 struct dtm_device;   /* a thin device that is open */
 
-/* ---- the whole ------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------- */
 
 /*
  * Opens what is on the device; where its first block is all zeroes, and format is allowed, makes
@@ -114,7 +114,7 @@ int dtm_metadata_set_transaction_id(struct dtm_metadata *m, u64 current_id, u64 
 /* Starts reading what non-blocking look-ups did not find in memory. */
 void dtm_metadata_prefetch(struct dtm_metadata *m);
 
-/* ---- sizes ----------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------- */
 
 struct dtm_metadata_sizes {
 	u64 data_blocks, data_free; /* free: what can be allocated in this transaction */
@@ -138,7 +138,7 @@ int dtm_metadata_sizes(struct dtm_metadata *m, struct dtm_metadata_sizes *ret);
 int dtm_metadata_resize_data(struct dtm_metadata *m, u64 blocks);
 int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks);
 
-/* ---- data blocks ----------------------------------------------------------------------------- */
+/* ---- data blocks ------------------------------------------------------------------------- */
 
 /*
  * A free data block, now in use once. A commit does not make that durable before the block is
@@ -154,7 +154,7 @@ int dtm_metadata_data_is_used(struct dtm_metadata *m, u64 block, bool *ret_used)
 int dtm_metadata_inc_data(struct dtm_metadata *m, u64 begin, u64 end);
 int dtm_metadata_dec_data(struct dtm_metadata *m, u64 begin, u64 end);
 
-/* ---- devices --------------------------------------------------------------------------------- */
+/* ---- devices ----------------------------------------------------------------------------- */
 
 /*
  * -EEXIST: the id is taken. -EINVAL: not a device id. -EBUSY: an abort took this device back, but

@@ -22,7 +22,7 @@ struct block_device;
 
 typedef u64 dm_block_t;
 
-/* ---- blocks ---------------------------------------------------------------------------------- */
+/* ---- blocks ------------------------------------------------------------------------------ */
 
 struct dm_block; /* cached, and held by whoever got it, until unlocked */
 struct dm_block_manager;
@@ -69,7 +69,7 @@ void dm_bm_set_read_write(struct dm_block_manager *bm);
 /* CRC-32C of the data, xored with a number that tells kinds of blocks apart. */
 u32 dm_bm_checksum(const void *data, size_t size, u32 xor_with);
 
-/* ---- space maps ------------------------------------------------------------------------------ */
+/* ---- space maps -------------------------------------------------------------------------- */
 
 typedef void (*dm_sm_threshold_fn)(void *context);
 
@@ -111,7 +111,7 @@ struct dm_transaction_manager;
 struct dm_space_map *dm_sm_disk_create(struct dm_transaction_manager *tm, dm_block_t blocks);
 struct dm_space_map *dm_sm_disk_open(struct dm_transaction_manager *tm, void *root_le, size_t size);
 
-/* ---- transactions ---------------------------------------------------------------------------- */
+/* ---- transactions ------------------------------------------------------------------------ */
 
 /* The transaction manager and the space map of its own device; each is destroyed by itself. */
 int dm_tm_create_with_sm(struct dm_block_manager *bm, dm_block_t superblock,
@@ -135,7 +135,7 @@ int dm_tm_read_lock(struct dm_transaction_manager *tm, dm_block_t where,
 		    DTM_VALIDATOR_CONST struct dm_block_validator *v, struct dm_block **ret);
 void dm_tm_unlock(struct dm_transaction_manager *tm, struct dm_block *b);
 
-/* ---- B-trees --------------------------------------------------------------------------------- */
+/* ---- B-trees ----------------------------------------------------------------------------- */
 
 /* A test compares this with the kernel's own type information. */
 struct dm_btree_value_type {

@@ -7,8 +7,7 @@
 
 #include "pool.h"
 
-/* ---- tables
- * ---------------------------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------------------------ */
 
 static int parse_features(struct dm_arg_set *args, struct dtm_features *f, struct dm_target *ti)
 {
@@ -216,8 +215,7 @@ static int pool_map(struct dm_target *ti, struct bio *bio)
 	return DM_MAPIO_REMAPPED;
 }
 
-/* ---- suspend and resume
- * ---------------------------------------------------------------------------- */
+/* ---- suspend and resume ------------------------------------------------------------------ */
 
 /* Nothing of the pool moves after this. Thin devices keep what comes meanwhile. */
 static void pool_presuspend(struct dm_target *ti)
@@ -336,8 +334,7 @@ static void pool_resume(struct dm_target *ti)
 	mutex_unlock(&line->pool->engine);
 }
 
-/* ---- limits
- * ------------------------------------------------------------------------------------------ */
+/* ---- limits ------------------------------------------------------------------------------ */
 
 static int pool_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn fn, void *data)
 {

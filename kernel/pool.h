@@ -284,8 +284,7 @@ static inline struct bio *dtm_bio_of(struct dtm_io *io)
 	return dm_bio_from_per_bio_data(io, sizeof(struct dtm_io));
 }
 
-/* ---- the way of a bio
- * ---------------------------------------------------------------------------- */
+/* ---- the way of a bio -------------------------------------------------------------------- */
 
 /* device-mapper's map function. */
 int dtm_map(struct dtm_thin *thin, struct bio *bio);
@@ -310,15 +309,13 @@ void dtm_release(struct dtm_io *io);
 void dtm_no_space(struct dtm_io *io);
 void dtm_fail(struct dtm_io *io, blk_status_t status);
 
-/* ---- changes; by the worker, under engine
- * --------------------------------------------------------- */
+/* ---- changes; by the worker, under engine ------------------------------------------------ */
 
 /* The holder of a cell needs its block mapped so that it can be written. */
 void dtm_provision(struct dtm_io *io);
 void dtm_discard(struct dtm_io *io);
 
-/* ---- lines
- * ------------------------------------------------------------------------------------------ */
+/* ---- lines ------------------------------------------------------------------------------- */
 
 int dtm_pool_message(struct dm_target *ti, unsigned int argc, char **argv, char *result,
 		     unsigned int size);

@@ -24,8 +24,7 @@ static bool covers_block(struct dtm_pool *pool, const struct bio *bio)
 	return bio_op(bio) == REQ_OP_WRITE && bio_sectors(bio) == pool->block_sectors;
 }
 
-/* ---- allocation
- * ----------------------------------------------------------------------------------- */
+/* ---- allocation -------------------------------------------------------------------------- */
 
 /* A data block, or an error that is dealt with already: the holder failed or waits. */
 static int allocate(struct dtm_io *io, u64 *ret_block)
@@ -70,8 +69,7 @@ static int allocate(struct dtm_io *io, u64 *ret_block)
 	return r;
 }
 
-/* ---- the end: worker, under engine
- * ---------------------------------------------------------------- */
+/* ---- the end: worker, under engine ------------------------------------------------------- */
 
 static void complete_overwrite(struct dtm_pool *pool, struct bio *bio)
 {
@@ -129,8 +127,7 @@ static void map_block_ready(struct dtm_io *io)
 		wake_up_all(&pool->idle);
 }
 
-/* ---- filling
- * --------------------------------------------------------------------------------------- */
+/* ---- filling ----------------------------------------------------------------------------- */
 
 static void filled(int read_err, unsigned long write_err, void *context)
 {

@@ -98,6 +98,7 @@ void dtm_pool_check_marks(struct dtm_pool *pool)
 {
 	struct dtm_metadata_sizes sizes;
 	bool speak = false;
+	u64 metadata_free;
 
 	if (dtm_metadata_sizes(pool->metadata, &sizes) || !pool->line)
 		return;
@@ -111,12 +112,16 @@ void dtm_pool_check_marks(struct dtm_pool *pool)
 		dtm_events_add(&pool->events, DTM_CAUSE_DATA_LOW, sizes.data_free);
 		speak = true;
 	}
-	/* Near the mark each transaction would cross it otherwise, and each commit go back. */
-	if (dtm_low_water_check(&pool->metadata_mark, sizes.metadata_free_at_rest)) {
+	/*
+	 * Near the mark each transaction would cross it otherwise, and each commit go back. One
+	 * that takes up half of what the mark keeps is told of at once: the next commit may come
+	 * late.
+	 */
+	metadata_free = min(sizes.metadata_free_at_rest, 2 * sizes.metadata_free);
+	if (dtm_low_water_check(&pool->metadata_mark, metadata_free)) {
 		DMWARN("%s: %llu metadata blocks are free, and the low-water mark is %llu",
-		       dm_device_name(pool->md), sizes.metadata_free_at_rest,
-		       pool->metadata_mark.mark);
-		dtm_events_add(&pool->events, DTM_CAUSE_METADATA_LOW, sizes.metadata_free_at_rest);
+		       dm_device_name(pool->md), metadata_free, pool->metadata_mark.mark);
+		dtm_events_add(&pool->events, DTM_CAUSE_METADATA_LOW, metadata_free);
 		speak = true;
 	}
 	if (speak)

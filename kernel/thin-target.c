@@ -6,8 +6,7 @@
 
 #include "pool.h"
 
-/* ---- tables
- * ---------------------------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------------------------ */
 
 static void free_thin(struct dm_target *ti, struct dtm_thin *thin)
 {
@@ -150,8 +149,7 @@ static void thin_dtr(struct dm_target *ti)
 	free_thin(ti, thin);
 }
 
-/* ---- I/O
- * ------------------------------------------------------------------------------------------- */
+/* ---- I/O --------------------------------------------------------------------------------- */
 
 static int thin_map(struct dm_target *ti, struct bio *bio)
 {
@@ -165,8 +163,7 @@ static int thin_endio(struct dm_target *ti, struct bio *bio, blk_status_t *statu
 	return DM_ENDIO_DONE;
 }
 
-/* ---- suspend and resume
- * ------------------------------------------------------------------------------ */
+/* ---- suspend and resume ------------------------------------------------------------------ */
 
 void dtm_give_back(struct dtm_thin *thin)
 {
@@ -229,8 +226,7 @@ static int thin_preresume(struct dm_target *ti)
 	return 0;
 }
 
-/* ---- what it looks like
- * -------------------------------------------------------------------------------- */
+/* ---- what it looks like ------------------------------------------------------------------ */
 
 /*
  * <mapped sectors> <highest mapped sector or ->, or Fail

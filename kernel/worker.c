@@ -132,11 +132,6 @@ static void process_thin(struct dtm_thin *thin)
 
 	bio_list_init(&deferred);
 	spin_lock_irq(&thin->lock);
-	if (thin->requeue) { /* they go back */
-		spin_unlock_irq(&thin->lock);
-		dtm_give_back(thin); /* what waited for a change that ended meanwhile */
-		return;
-	}
 	bio_list_merge(&deferred, &thin->deferred);
 	bio_list_init(&thin->deferred);
 	spin_unlock_irq(&thin->lock);
@@ -171,9 +166,13 @@ void dtm_pool_work(struct work_struct *work)
 	spin_lock_irq(&pool->lock);
 	closing = pool->gate_closing;
 	spin_unlock_irq(&pool->lock);
-	if (!closing)
-		list_for_each_entry(thin, &pool->thins, list)
+	list_for_each_entry(thin, &pool->thins, list) {
+		/* A suspend of the device alone must not wait for the pool's resume. */
+		if (READ_ONCE(thin->requeue))
+			dtm_give_back(thin);
+		else if (!closing)
 			process_thin(thin);
+	}
 	commit_for_those_who_wait(pool);
 	dtm_pool_check_marks(pool);
 	if (!closing &&
@@ -183,8 +182,7 @@ void dtm_pool_work(struct work_struct *work)
 	mutex_unlock(&pool->engine);
 }
 
-/* ---- the gate
- * ------------------------------------------------------------------------------------ */
+/* ---- the gate ---------------------------------------------------------------------------- */
 
 void dtm_pool_close_gate(struct dtm_pool *pool)
 {
