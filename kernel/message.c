@@ -184,9 +184,9 @@ int dtm_pool_message(struct dm_target *ti, unsigned int argc, char **argv, char 
 			       argc - 1);
 			return -EINVAL;
 		}
-		mutex_lock(&pool->engine);
+		dtm_engine_lock(pool);
 		r = carry_out(pool, i, argv);
-		mutex_unlock(&pool->engine);
+		dtm_engine_unlock(pool);
 		if (r)
 			DMWARN("%s: message %s failed: error %d", dm_device_name(pool->md),
 			       messages[i].name, r);

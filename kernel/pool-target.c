@@ -80,13 +80,13 @@ static int check_growth(struct dtm_pool *pool, struct dm_target *ti)
 	struct dtm_metadata_sizes sizes;
 	int r = 0;
 
-	mutex_lock(&pool->engine);
+	dtm_engine_lock(pool);
 	if (pool->line && !dtm_metadata_sizes(pool->metadata, &sizes) &&
 	    blocks > sizes.data_blocks && dtm_metadata_needs_check(pool->metadata)) {
 		ti->error = "The pool cannot grow until its metadata was checked (needs_check)";
 		r = -EPERM;
 	}
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 	return r;
 }
 
@@ -198,10 +198,10 @@ static void pool_dtr(struct dm_target *ti)
 	struct dtm_pool_line *line = ti->private;
 	struct dtm_pool *pool = line->pool;
 
-	mutex_lock(&pool->engine);
+	dtm_engine_lock(pool);
 	if (pool->line == line)
 		pool->line = NULL;
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 	free_line(ti, line);
 }
 
@@ -237,9 +237,9 @@ static void pool_postsuspend(struct dm_target *ti)
 	struct dtm_pool_line *line = ti->private;
 	struct dtm_pool *pool = line->pool;
 
-	mutex_lock(&pool->engine);
+	dtm_engine_lock(pool);
 	(void)dtm_pool_commit(pool); /* an error changes the mode, and is seen in the status */
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 }
 
 /* The size the table asks for. It may be shorter only where it was live when the pool was grown by
@@ -301,7 +301,7 @@ static int pool_preresume(struct dm_target *ti)
 	struct dtm_metadata_sizes sizes = { 0 };
 	int r;
 
-	mutex_lock(&pool->engine);
+	dtm_engine_lock(pool);
 	if (pool->line != line) {
 		(void)dtm_metadata_sizes(pool->metadata, &sizes);
 		pool->line = line;
@@ -320,7 +320,7 @@ static int pool_preresume(struct dm_target *ti)
 	r = grow_data(pool, line);
 	if (!r)
 		r = grow_metadata(pool);
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 	return r;
 }
 
@@ -329,9 +329,9 @@ static void pool_resume(struct dm_target *ti)
 	struct dtm_pool_line *line = ti->private;
 
 	dtm_pool_open_gate(line->pool);
-	mutex_lock(&line->pool->engine);
+	dtm_engine_lock(line->pool);
 	dtm_pool_retry_waiting(line->pool);
-	mutex_unlock(&line->pool->engine);
+	dtm_engine_unlock(line->pool);
 }
 
 /* ---- limits ------------------------------------------------------------------------------ */

@@ -43,6 +43,7 @@ static struct dtm_pool *make_pool(struct mapped_device *md, struct block_device 
 	pool->block_shift = is_power_of_2(block_sectors) ? __ffs(block_sectors) : -1;
 	pool->mode = DTM_READ_ONLY; /* until a line is bound */
 	mutex_init(&pool->engine);
+	atomic_set(&pool->engine_wanted, 0);
 	dtm_events_init(&pool->events);
 	INIT_WORK(&pool->work, dtm_pool_work);
 	INIT_DELAYED_WORK(&pool->commit_tick, dtm_pool_commit_tick);

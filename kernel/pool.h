@@ -18,8 +18,8 @@
  * Locks, outermost first:
  *   pools_lock (pool.c)  the list of pools, and their reference counts
  *   pool->engine         a mutex: whoever changes metadata or the mode holds it: the worker for
- *                        each of its turns, messages, resume and suspend. No I/O on mapped blocks
- *                        takes it.
+ *                        each of its turns, which it ends early when somebody wants it, messages,
+ *                        resume and suspend. No I/O on mapped blocks takes it.
  *   inside metadata      see metadata.h
  *   pool->lock           a spinlock, inside it those of flights.c
  *   thin->lock and those of cell.c and flights.c: spinlocks, each taken alone
@@ -121,6 +121,7 @@ struct dtm_pool {
 	struct dtm_features features;
 
 	struct mutex engine;
+	atomic_t engine_wanted;     /* by so many others than the worker */
 	struct dtm_pool_line *line; /* live; NULL while none is */
 	sector_t sectors;           /* of the line bound last */
 	enum dtm_mode mode;         /* changed under engine, read anywhere */
@@ -145,9 +146,9 @@ struct dtm_pool {
 	struct bio_list completing; /* to be completed then */
 	struct list_head thins;     /* changed under engine and lock, so read under either */
 
-	atomic_t busy;      /* changes begun and not ended; the gate waits for them */
-	atomic_t passdowns; /* of blocks that are free already: no commit meanwhile */
-	wait_queue_head_t idle;
+	atomic_t busy;          /* changes begun and not ended; the gate waits for them */
+	atomic_t passdowns;     /* of blocks that are free already: no commit meanwhile */
+	wait_queue_head_t idle; /* none of these left, or nobody who wants the engine */
 };
 
 /* One is made for the metadata device, or the one that is there is used once more. */
@@ -176,6 +177,23 @@ static inline u32 dtm_offset_in_block(const struct dtm_pool *pool, sector_t sect
 static inline sector_t dtm_sector_of(const struct dtm_pool *pool, u64 block)
 {
 	return (sector_t)block * pool->block_sectors;
+}
+
+/*
+ * Engine, for all but the worker, which has it for most of the time when much is written. It ends
+ * its turn early for them: more space must not have to wait until what there was is used up.
+ */
+static inline void dtm_engine_lock(struct dtm_pool *pool)
+{
+	atomic_inc(&pool->engine_wanted);
+	mutex_lock(&pool->engine);
+	if (atomic_dec_and_test(&pool->engine_wanted))
+		wake_up_all(&pool->idle);
+}
+
+static inline void dtm_engine_unlock(struct dtm_pool *pool)
+{
+	mutex_unlock(&pool->engine);
 }
 
 /* ---- the mode; under engine --------------------------------------------------------------------

@@ -68,11 +68,11 @@ void dtm_pool_no_space_timeout(struct work_struct *work)
 	struct dtm_pool *pool = container_of(to_delayed_work(work), struct dtm_pool,
 					     no_space_timeout);
 
-	mutex_lock(&pool->engine);
+	dtm_engine_lock(pool);
 	DMWARN("%s: no space came within the time that I/O may wait for it",
 	       dm_device_name(pool->md));
 	dtm_pool_event(pool, DTM_EV_NO_SPACE_TIMEOUT);
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 }
 
 /* ---- marks --------------------------------------------------------------------------------------

@@ -28,16 +28,24 @@ static void emit_info(struct dtm_pool_line *line, unsigned int status_flags, cha
 {
 	struct dtm_pool *pool = line->pool;
 	struct dtm_metadata_sizes sizes;
+	enum dtm_mode mode;
 	unsigned int sz = 0;
 
-	mutex_lock(&pool->engine);
-	if (pool->mode == DTM_FAIL) {
-		DMEMIT("Fail");
-		goto out;
-	}
-	/* So that what is told has happened, unless it may cost nothing, or the pool is still. */
-	if (!(status_flags & DTM_STATUS_NOFLUSH) && !dm_suspended(line->ti))
+	/*
+	 * So that what is told has happened, unless it may cost nothing, or the pool is still.
+	 * Without that nothing is waited for: a manager has to see how fast a pool fills while it
+	 * does.
+	 */
+	if (!(status_flags & DTM_STATUS_NOFLUSH) && !dm_suspended(line->ti)) {
+		dtm_engine_lock(pool);
 		(void)dtm_pool_commit(pool);
+		dtm_engine_unlock(pool);
+	}
+	mode = READ_ONCE(pool->mode);
+	if (mode == DTM_FAIL) {
+		DMEMIT("Fail");
+		return;
+	}
 	(void)dtm_metadata_sizes(pool->metadata, &sizes); /* broken: the last known */
 	DMEMIT("%llu %llu/%llu %llu/%llu ", dtm_metadata_transaction_id(pool->metadata),
 	       sizes.metadata_blocks - sizes.metadata_free, sizes.metadata_blocks,
@@ -46,7 +54,7 @@ static void emit_info(struct dtm_pool_line *line, unsigned int status_flags, cha
 		DMEMIT("%llu ", sizes.held_root);
 	else
 		DMEMIT("- ");
-	DMEMIT("%s ", dtm_mode_text(pool->mode));
+	DMEMIT("%s ", dtm_mode_text(mode));
 	if (!pool->features.discard)
 		DMEMIT("ignore_discard ");
 	else if (pool->features.discard_passdown && line->passdown)
@@ -58,8 +66,6 @@ static void emit_info(struct dtm_pool_line *line, unsigned int status_flags, cha
 									  : "queue_if_no_space");
 	DMEMIT("%s ", dtm_metadata_needs_check(pool->metadata) ? "needs_check" : "-");
 	DMEMIT("%llu ", dtm_pool_metadata_mark(pool, sizes.metadata_blocks));
-out:
-	mutex_unlock(&pool->engine);
 }
 
 /*

@@ -47,7 +47,7 @@ static int enlist(struct dtm_thin *thin, struct dm_target *ti)
 	struct dtm_pool *pool = thin->pool;
 	int r = 0;
 
-	mutex_lock(&pool->engine);
+	dtm_engine_lock(pool);
 	spin_lock_irq(&pool->lock);
 	if (pool->gate_closing) {
 		ti->error = "The pool is suspended";
@@ -56,7 +56,7 @@ static int enlist(struct dtm_thin *thin, struct dm_target *ti)
 		list_add_tail(&thin->list, &pool->thins);
 	}
 	spin_unlock_irq(&pool->lock);
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 	return r;
 }
 
@@ -141,11 +141,11 @@ static void thin_dtr(struct dm_target *ti)
 {
 	struct dtm_thin *thin = ti->private;
 
-	mutex_lock(&thin->pool->engine); /* the worker may be at it */
+	dtm_engine_lock(thin->pool); /* the worker may be at it */
 	spin_lock_irq(&thin->pool->lock);
 	list_del(&thin->list);
 	spin_unlock_irq(&thin->pool->lock);
-	mutex_unlock(&thin->pool->engine);
+	dtm_engine_unlock(thin->pool);
 	free_thin(ti, thin);
 }
 
@@ -204,10 +204,10 @@ static void thin_presuspend(struct dm_target *ti)
 	if (!dm_noflush_suspending(ti))
 		return;
 	/* What waits for the pool, or for space, is given back to device-mapper, which keeps it. */
-	mutex_lock(&thin->pool->engine);
+	dtm_engine_lock(thin->pool);
 	WRITE_ONCE(thin->requeue, true);
 	dtm_give_back(thin);
-	mutex_unlock(&thin->pool->engine);
+	dtm_engine_unlock(thin->pool);
 }
 
 static void thin_postsuspend(struct dm_target *ti)

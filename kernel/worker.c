@@ -8,6 +8,8 @@
 #include "pool.h"
 
 #define COMMIT_PERIOD HZ
+/* At most, however many want it. */
+#define ENGINE_LEFT_TO_OTHERS (HZ / 10)
 
 void dtm_pool_wake(struct dtm_pool *pool)
 {
@@ -100,18 +102,33 @@ static void commit_for_those_who_wait(struct dtm_pool *pool)
 /* ---- a turn -------------------------------------------------------------------------------------
  */
 
-static void finish_ready(struct dtm_pool *pool)
+/* Somebody else wants the engine: what is left to do has time, and is found by the next turn. */
+static bool cut_short(struct dtm_pool *pool)
 {
-	struct dtm_io *io, *more;
+	return atomic_read(&pool->engine_wanted);
+}
+
+/* False: there is more to do. */
+static bool finish_ready(struct dtm_pool *pool)
+{
+	struct dtm_io *io;
 	LIST_HEAD(ready);
 
 	spin_lock_irq(&pool->lock);
 	list_splice_init(&pool->ready, &ready);
 	spin_unlock_irq(&pool->lock);
-	list_for_each_entry_safe(io, more, &ready, list) {
+	while ((io = list_first_entry_or_null(&ready, struct dtm_io, list))) {
 		list_del_init(&io->list);
 		io->next(io);
+		if (cut_short(pool))
+			break;
 	}
+	if (list_empty(&ready))
+		return true;
+	spin_lock_irq(&pool->lock);
+	list_splice(&ready, &pool->ready);
+	spin_unlock_irq(&pool->lock);
+	return false;
 }
 
 /* In the order of their blocks, so that what is next to each other in a device is allocated so. */
@@ -123,8 +140,10 @@ static int by_block(void *unused, const struct list_head *a, const struct list_h
 	return first < second ? -1 : first > second;
 }
 
-static void process_thin(struct dtm_thin *thin)
+/* False: there is more to do. */
+static bool process_thin(struct dtm_thin *thin)
 {
+	struct dtm_pool *pool = thin->pool;
 	struct dtm_cell *cell, *more;
 	struct bio_list deferred;
 	LIST_HEAD(cells);
@@ -150,19 +169,31 @@ static void process_thin(struct dtm_thin *thin)
 			dtm_discard(io);
 		else
 			dtm_provision(io);
+		/* Said in time: what is left may be used up before the turn is over. */
+		dtm_pool_check_marks(pool);
+		if (cut_short(pool))
+			break;
 	}
+	if (list_empty(&cells))
+		return true;
+	spin_lock_irq(&thin->lock);
+	list_splice(&cells, &thin->cells_todo);
+	spin_unlock_irq(&thin->lock);
+	return false;
 }
 
 void dtm_pool_work(struct work_struct *work)
 {
 	struct dtm_pool *pool = container_of(work, struct dtm_pool, work);
 	struct dtm_thin *thin;
-	bool closing;
+	bool closing, more;
 
+	/* A mutex does not mind who waited longer. */
+	wait_event_timeout(pool->idle, !cut_short(pool), ENGINE_LEFT_TO_OTHERS);
 	mutex_lock(&pool->engine);
 	dtm_metadata_prefetch(pool->metadata);
 	dtm_pool_mend(pool);
-	finish_ready(pool);
+	more = !finish_ready(pool);
 	spin_lock_irq(&pool->lock);
 	closing = pool->gate_closing;
 	spin_unlock_irq(&pool->lock);
@@ -170,8 +201,8 @@ void dtm_pool_work(struct work_struct *work)
 		/* A suspend of the device alone must not wait for the pool's resume. */
 		if (READ_ONCE(thin->requeue))
 			dtm_give_back(thin);
-		else if (!closing)
-			process_thin(thin);
+		else if (!closing && !process_thin(thin))
+			more = true;
 	}
 	commit_for_those_who_wait(pool);
 	dtm_pool_check_marks(pool);
@@ -180,6 +211,8 @@ void dtm_pool_work(struct work_struct *work)
 	     dtm_metadata_needs_check_unwritten(pool->metadata)))
 		queue_delayed_work(pool->queue, &pool->commit_tick, COMMIT_PERIOD);
 	mutex_unlock(&pool->engine);
+	if (more)
+		dtm_pool_wake(pool);
 }
 
 /* ---- the gate ---------------------------------------------------------------------------- */
@@ -195,13 +228,13 @@ void dtm_pool_close_gate(struct dtm_pool *pool)
 	spin_unlock_irq(&pool->lock);
 	/* A turn that did not see it yet is over after this. Then nothing begins any more; what has
 	 * begun may need the worker to end. */
-	mutex_lock(&pool->engine);
-	mutex_unlock(&pool->engine);
+	dtm_engine_lock(pool);
+	dtm_engine_unlock(pool);
 	wait_event(pool->idle, !atomic_read(&pool->busy) && !atomic_read(&pool->passdowns));
-	mutex_lock(&pool->engine); /* flights end without it; devices come and go with it */
+	dtm_engine_lock(pool); /* flights end without it; devices come and go with it */
 	list_for_each_entry(thin, &pool->thins, list)
 		dtm_flights_drain(&thin->flights);
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 	spin_lock_irq(&pool->lock);
 	pool->gate_closed = true;
 	pool->work_noted = true;
