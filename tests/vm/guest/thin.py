@@ -113,6 +113,17 @@ class Device:
             raise
         return device
 
+    @classmethod
+    def made_by_others(cls, t: tm.Case, name: str) -> Device:
+        """One that somebody else made, and takes away."""
+        device = cls.__new__(cls)
+        device.t = t
+        device.name = name
+        device.minor = _ioctl(STATUS, name)[0].minor
+        device.path = f"/dev/dm-{device.minor}"
+        device.there = True
+        return device
+
     def info(self) -> Info:
         return _ioctl(STATUS, self.name)[0]
 
@@ -219,14 +230,15 @@ def error_of(function: Callable[..., object], *args: object, **named: object) ->
 class Disk:
     """A loop device over a sparse file in memory; through(): behind a table that can be made to fail."""
 
-    def __init__(self, t: tm.Case, name: str, size: int) -> None:
+    def __init__(self, t: tm.Case, name: str, size: int, sector: int = SECTOR) -> None:
         SHM.mkdir(exist_ok=True)
         self.t = t
         self.name = name
         self.file = SHM / f"{t.name}-{name}"
         with self.file.open("wb") as file:
             file.truncate(size)
-        self.path = self.loop = tm.sh(["losetup", "--find", "--show", self.file]).out.strip()
+        self.path = self.loop = tm.sh(
+            ["losetup", "--find", "--show", "--sector-size", str(sector), self.file]).out.strip()
         self.layer: Device | None = None
         t.defer(self.close)
 
@@ -493,6 +505,25 @@ class Background:
             raise self.error
         assert self.errno is not None
         return self.errno
+
+
+class KernelLog:
+    """What the kernel says from now on."""
+
+    def __init__(self) -> None:
+        self.fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+
+    def new(self) -> list[str]:
+        """Lines since the last look."""
+        lines = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                lines.append(os.read(self.fd, 8192).decode(errors="replace").partition(";")[2].splitlines()[0])
+        return lines
+
+    def close(self) -> None:
+        os.close(self.fd)
 
 
 # ---- the module ----------------------------------------------------------------------------------
