@@ -130,10 +130,11 @@ struct dtm_metadata_sizes {
 int dtm_metadata_sizes(struct dtm_metadata *m, struct dtm_metadata_sizes *ret);
 
 /*
- * Makes it larger; the new space can be used after the next commit, which is the caller's.
- * -EINVAL: smaller than it is. -ENOSPC: the metadata has no room for that, or, for metadata, what
- * is added is too little to write that down in it (9 blocks for small ones, 35 are always enough).
- * More than DTM_METADATA_MAX_BLOCKS is cut to that.
+ * Makes it larger. New data space can be used at once, that of metadata after the next commit,
+ * which is the caller's. After a crash before that it has its former size, and nothing durable lies
+ * in it. -EINVAL: smaller than it is. -ENOSPC: the metadata has no room for that, or, for metadata,
+ * what is added is too little to write that down in it (9 blocks for small ones, 35 are always
+ * enough). More than DTM_METADATA_MAX_BLOCKS is cut to that.
  */
 int dtm_metadata_resize_data(struct dtm_metadata *m, u64 blocks);
 int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks);

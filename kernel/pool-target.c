@@ -266,7 +266,7 @@ static int grow_data(struct dtm_pool *pool, struct dtm_pool_line *line)
 		       dtm_metadata_needs_check(pool->metadata) ? ", and needs_check is set" : "");
 		return 0;
 	}
-	return r;
+	return r ? r : dtm_pool_commit(pool);
 }
 
 static int grow_metadata(struct dtm_pool *pool)

@@ -229,7 +229,8 @@ u64 dtm_pool_metadata_mark(struct dtm_pool *pool, u64 metadata_blocks);
 void dtm_pool_error_waiting(struct dtm_pool *pool);
 void dtm_pool_retry_waiting(struct dtm_pool *pool);
 /*
- * Takes more of the devices into use, up to a number of blocks. -EINVAL: less than there is, or
+ * Takes more of the devices into use, up to a number of blocks; of the data without a commit, for
+ * that may take a while. -EINVAL: less than there is, or
  * more than the device has; -EPERM: not in this mode, or with needs_check; or what went wrong.
  */
 int dtm_pool_grow_data(struct dtm_pool *pool, u64 blocks);

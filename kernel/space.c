@@ -164,9 +164,6 @@ int dtm_pool_grow_data(struct dtm_pool *pool, u64 blocks)
 		dtm_pool_change_failed(pool, "grow the data space", r);
 		return r;
 	}
-	r = dtm_pool_commit(pool); /* the new blocks can be had after it */
-	if (r)
-		return r;
 	DMINFO("%s: data space grown from %llu to %llu blocks", dm_device_name(pool->md),
 	       sizes.data_blocks, blocks);
 	dtm_events_add(&pool->events, DTM_CAUSE_DATA_GROWN, blocks);
