@@ -105,7 +105,7 @@ struct dtm_metadata {
 	u64 data_allocated; /* in it, of those */
 	/* Data blocks it added, and did not give out yet. Nothing that is committed leads there. */
 	u64 fresh_begin, fresh_end;
-	u64 reserve;        /* metadata kept back, in blocks */
+	u64 reserve; /* metadata kept back, in blocks */
 	/* Bitmaps in which counts of data blocks changed, the last of each place in the cache. */
 	u64 counted[DTM_CACHED_BITMAPS];
 	DECLARE_BITMAP(counted_valid, DTM_CACHED_BITMAPS);
