@@ -131,6 +131,14 @@ vm_options = $(if $(SUITE),--suite $(SUITE)) $(if $(TARGET),--target $(TARGET))
 vm-check: ## Cases on a real kernel in a VM; SUITE=bookworm|trixie TARGET=ours|stock T=name KEEP=1
 	@tests/vm/run $(vm_options) --cases $(T)
 
+# What runs on the debug kernel: all about the target, and the manager's main work on it.
+DEBUG_CASES := module kernel-interface kernel-faults kernel-model kernel-inject lifecycle extend
+
+.PHONY: kernel-debug-check
+kernel-debug-check: ## The module under KASAN, lockdep, kmemleak and injected faults; SUITE= T=name
+	@packaging/install-deps --check --vm || packaging/install-deps --vm
+	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --target ours --debug-kernel --cases $(or $(T),$(DEBUG_CASES))
+
 .PHONY: vm-shell
 vm-shell: ## A shell in a VM with the package installed; SUITE= TARGET=
 	@tests/vm/run $(vm_options) --install --shell

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lab import btf, cases, cli, deb, image, layout, scan, util  # noqa: E402
+from lab import btf, cases, cli, deb, debugkernel, image, layout, scan, util  # noqa: E402
 
 
 class Scanner(unittest.TestCase):
@@ -218,6 +218,14 @@ class Layout(unittest.TestCase):
         for junk in (b"", b"\x9f\xeb", bytes(64)):
             with self.assertRaises(btf.BtfError):
                 btf.Btf(junk)
+
+
+class DebugKernel(unittest.TestCase):
+    def test_a_setting_that_did_not_come_to_be_is_named(self) -> None:
+        finished = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\n"
+        self.assertEqual(debugkernel.missing("# why\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_C=y\n", finished),
+                         ["CONFIG_B=y", "CONFIG_C=y"])
+        self.assertEqual(debugkernel.missing("CONFIG_A=y\n", finished), [])
 
 
 class Cases(unittest.TestCase):

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel that refuses, and a kernel that does not answer: one pool's trouble stays its own."""
+"""A kernel that refuses, and a kernel that does not answer: one pool's trouble stays its own.
+
+With the distribution's target, whichever is in use: an extension with ours neither suspends a pool nor
+waits for its disks, so it does not meet what is provoked here.
+"""
 
 import time
 
 import pools
+import target
 import tm
 from contract import api
 
@@ -122,7 +127,17 @@ def hung(t):
         pools.destroy(name)
 
 
+def back(t):
+    target.use(t.target)
+    tm.restart()
+
+
 def run(t):
+    if t.target != "stock":
+        t.defer(back, t)
+        target.use("stock")
+        tm.restart()
+    t.check(api("GET", "/v1/system").body["kernel"]["target"]["origin"] == "distribution", "the distribution's target is in use")
     refused(t)
     refused_an_operation(t)
     hung(t)

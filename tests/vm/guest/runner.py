@@ -106,9 +106,10 @@ def one(request: dict) -> dict:
             code = child(request)
         finally:
             os._exit(code)
-    status = wait_child(pid, request["limit"])
+    limit = request["limit"] * tm.PATIENCE
+    status = wait_child(pid, limit)
     if status is None:
-        print(f"FAILED: not done after {request['limit']:g} s", flush=True)
+        print(f"FAILED: not done after {limit:g} s", flush=True)
         blocked()
     # Whatever the case started in its session ends with it.
     try:

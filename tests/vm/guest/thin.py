@@ -498,6 +498,7 @@ class Background:
 
     def ended(self, limit: float = 20) -> int:
         """Its errno, once it has ended."""
+        limit *= tm.PATIENCE
         self.thread.join(limit)
         if self.thread.is_alive():
             raise tm.Failed(f"I/O has not ended within {limit:g} s")

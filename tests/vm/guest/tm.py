@@ -38,6 +38,10 @@ class Skipped(Exception):
 
 # ---- programs ------------------------------------------------------------------------------------
 
+# Times longer than usual that everything may take: the debug kernel's machine says so.
+PATIENCE = float(os.environ.get("THINLAB_PATIENCE") or 1)
+
+
 @dataclass
 class Result:
     status: int
@@ -49,6 +53,7 @@ def sh(argv: Sequence[str], check: bool = True, limit: float = 60, data: str | b
        env: dict[str, str] | None = None) -> Result:
     """Run a program (never a shell) and return its status and what it said."""
     sent = data.encode() if isinstance(data, str) else data
+    limit *= PATIENCE
     try:
         done = subprocess.run([str(a) for a in argv], input=sent if sent is not None else b"",
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=limit,
@@ -65,6 +70,7 @@ def sh(argv: Sequence[str], check: bool = True, limit: float = 60, data: str | b
 
 def wait_for(condition: Callable[[], object], limit: float, what: str, every: float = 0.05) -> object:
     """Ask until `condition` answers something true; `limit` seconds at most."""
+    limit *= PATIENCE
     end = time.monotonic() + limit
     while True:
         answer = condition()
@@ -90,7 +96,7 @@ class Reply:
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, limit: float) -> None:
-        super().__init__("localhost", timeout=limit)
+        super().__init__("localhost", timeout=limit * PATIENCE)
         self.path = path
 
     def connect(self) -> None:

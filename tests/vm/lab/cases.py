@@ -26,6 +26,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import shlex
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import deb, module, scan, vm
+from . import deb, debugkernel, module, scan, vm
 from .util import VM_DIR, LabError, say
 
 GUEST_HOME = "/usr/local/lib/thinlab"
@@ -135,7 +136,7 @@ class Machine:
     # The runner in the guest: a thread reads its lines, so that waiting for one can have a limit.
 
     def start_server(self) -> None:
-        self.server = self.vm.popen(f"cd / && exec python3 -u {GUEST_HOME}/runner.py --serve",
+        self.server = self.vm.popen(f"cd / && exec {self.vm.environment()} python3 -u {GUEST_HOME}/runner.py --serve",
                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                     stderr=subprocess.STDOUT)
         self.lines = queue.Queue()
@@ -165,7 +166,7 @@ class Machine:
         self.server.stdin.write(json.dumps(request).encode() + b"\n")
         self.server.stdin.flush()
         # The runner ends the case itself at its limit; past this the machine hangs.
-        end = time.monotonic() + case.limit + 90
+        end = time.monotonic() + (case.limit + 90) * self.vm.patience
         while True:
             try:
                 line = self.lines.get(timeout=max(0.1, end - time.monotonic()))
@@ -201,13 +202,17 @@ def provide(machine: vm.VM, package: bool, target: str = "stock", with_module: b
     built = deb.get(machine.options.suite) if package else None
     if built:
         files += [(built.deb, "/root/thinmgr.deb"), (built.dkms, "/root/thinmgr-dkms.deb"), (built.tools, "/root/tools.tar")]
+    if machine.options.debug:
+        files.append((machine.options.debug.modules, "/root/modules.tar.gz"))
     if with_module or target == "ours":
-        ours = module.get(machine.options.suite)
+        built_module = module.get(machine.options.suite, machine.options.debug)
         booted = machine.sh("uname -r").strip()
-        if booted != ours.release:
-            raise LabError(f"the machine runs kernel {booted}, but the module was built for {ours.release}")
-        files.append((ours.ko, f"{GUEST_HOME}/module/{module.NAME}"))
+        if booted != built_module.release:
+            raise LabError(f"the machine runs kernel {booted}, but the module was built for {built_module.release}")
+        files.append((built_module.ko, f"{GUEST_HOME}/module/{module.NAME}"))
     machine.put(files)
+    if machine.options.debug:
+        machine.sh("tar -C /usr -xf /root/modules.tar.gz && depmod")
     if target == "ours":
         machine.sh("cat >/etc/systemd/system/thinlab-target.service",
                    data=LOAD_OURS.format(home=GUEST_HOME).encode())
@@ -257,7 +262,7 @@ class HostCase:
                 self.log(text)
 
         status = self.vm.stream(
-            f"cd / && python3 -u {GUEST_HOME}/runner.py --call {self.case.path.stem} {function} "
+            f"cd / && {self.vm.environment()} python3 -u {GUEST_HOME}/runner.py --call {self.case.path.stem} {function} "
             f"{shlex.quote(json.dumps(list(args)))}", limit, line)
         if status != 0 or not result:
             raise LabError(f"{function}() in the machine failed, exit status {status}")
@@ -266,7 +271,7 @@ class HostCase:
     def start(self, function: str, *args: object) -> subprocess.Popen:
         """Start a function of the case's file inside the machine, without waiting for it."""
         return self.vm.popen(
-            f"cd / && exec python3 -u {GUEST_HOME}/runner.py --call {self.case.path.stem} {function} "
+            f"cd / && exec {self.vm.environment()} python3 -u {GUEST_HOME}/runner.py --call {self.case.path.stem} {function} "
             f"{shlex.quote(json.dumps(list(args)))}",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -287,7 +292,8 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
     finally:
         sys.path.pop(0)
     # The limit works by ending the machine, on which everything the case does depends.
-    timer = threading.Timer(case.limit, machine.vm.proc.kill) if machine.vm.proc else None
+    limit = case.limit * machine.vm.patience
+    timer = threading.Timer(limit, machine.vm.proc.kill) if machine.vm.proc else None
     if timer:
         timer.start()
     ok = True
@@ -297,9 +303,9 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
             machine.vm.sh("[ -d /sys/module/dm_thinmgr ] && [ ! -d /sys/module/dm_thin_pool ] || "
                           "{ echo 'the targets in use are not ours any more'; exit 1; }")
     except Exception as err:
-        late = time.monotonic() - started >= case.limit
+        late = time.monotonic() - started >= limit
         say(f"[{machine.vm.options.suite} {case.name}] FAILED: "
-            + (f"not done after {case.limit:g} s" if late else str(err)))
+            + (f"not done after {limit:g} s" if late else str(err)))
         ok = False
     finally:
         if timer:
@@ -342,6 +348,8 @@ def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str, target
                     waiting.pop(0)
                     word = "skipped" if verdict.skipped else "passed" if verdict.ok else "FAILED"
                     say(f"[{options.suite} {case.name}] {word}, {verdict.seconds:.1f} s")
+                if options.debug:
+                    verdicts.append(leaks(machine))
                 if options.keep:
                     say("lab: the machine keeps running\n" + machine.vm.how_to_get_in())
         except LabError as err:
@@ -349,6 +357,25 @@ def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str, target
             verdicts += [Verdict(c.name, False, 0) for c in waiting]
             waiting = []
     return verdicts
+
+
+# Two scans: the first one leaves out what is younger than a few seconds. Only what our module allocated, by
+# itself or through what it calls, is its leak.
+LEAKS = """cd /sys/kernel/debug || exit 1
+[ -e kmemleak ] || mount -t debugfs none . && cd /sys/kernel/debug
+echo scan >kmemleak; sleep 6; echo scan >kmemleak; cat kmemleak"""
+
+
+def leaks(machine: Machine) -> Verdict:
+    """What kmemleak has found since the boot."""
+    started = time.monotonic()
+    found = [report for report in re.split(r"^(?=unreferenced object)", machine.vm.sh(LEAKS, limit=600), flags=re.M)
+             if "dtm_" in report or "dm_thinmgr" in report]
+    machine.vm.scanner.new_text()  # it says in the log, too, that there were any
+    for report in found[:10]:
+        say(f"[{machine.vm.options.suite} kmemleak] {report.rstrip()}")
+    say(f"[{machine.vm.options.suite} kmemleak] {len(found)} leaks of the module")
+    return Verdict("kmemleak", not found, time.monotonic() - started)
 
 
 def choose(wanted: Sequence[str], suite: str, all_cases: Sequence[CaseInfo]) -> list[CaseInfo]:
@@ -362,12 +389,13 @@ def choose(wanted: Sequence[str], suite: str, all_cases: Sequence[CaseInfo]) -> 
     return [known[name] for name in wanted]
 
 
-def run_cases(wanted: Sequence[str], suite: str, target: str, accel: str, keep: bool) -> list[Verdict]:
+def run_cases(wanted: Sequence[str], suite: str, target: str, accel: str, keep: bool,
+              debug: debugkernel.DebugKernel | None = None) -> list[Verdict]:
     cases = choose(wanted, suite, find())
     verdicts: list[Verdict] = []
     if target == "stock" and any(c.module for c in cases):
         try:
-            module.get(suite)
+            module.get(suite, debug)
         except LabError as err:  # the others can do without
             say(f"lab: {err}")
             verdicts += [Verdict(c.name, False, 0) for c in cases if c.module]
@@ -375,9 +403,10 @@ def run_cases(wanted: Sequence[str], suite: str, target: str, accel: str, keep: 
     shared = [c for c in cases if not c.own_boot]
     if shared:
         verdicts += run_group(shared, vm.Options(suite=suite, disks=shared_disks(shared), accel=accel,
-                                                 keep=keep), "shared", target)
+                                                 keep=keep, debug=debug, memory_mib=4096 if debug else 2048), "shared", target)
     for case in cases:
         if case.own_boot:
             verdicts += run_group([case], vm.Options(suite=suite, variant=case.image, disks=case.disks,
-                                                     accel=accel, keep=keep), case.name, target)
+                                                     accel=accel, keep=keep, debug=debug,
+                                                     memory_mib=4096 if debug else 2048), case.name, target)
     return verdicts

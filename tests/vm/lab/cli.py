@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import cases, deb, image, scan, vm
+from . import cases, deb, debugkernel, image, scan, vm
 from .util import BUILD, REPO, VM_DIR, LabError, record, say
 
 
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bench-args", default="", metavar="ARGS",
                    help="more arguments for tests/bench/run.py, as in '--rounds 3 --only lvm2,tie'")
     p.add_argument("--suite", default=os.environ.get("SUITE") or "bookworm", choices=image.SUITES)
-    p.add_argument("--target", default=os.environ.get("TARGET") or "stock", choices=cases.TARGETS,
+    p.add_argument("--target", default=os.environ.get("TARGET") or "ours", choices=cases.TARGETS,
                    help="whose thin-pool and thin: ours, built for the machine, or the distribution's")
     p.add_argument("--install", action="store_true",
                    help="build thinmgr's package and install it in the machine first")
@@ -46,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--icount", action="store_true", help="time counts instructions (one CPU)")
     p.add_argument("--limit", type=float, default=600, help="seconds for the command")
     p.add_argument("--kernel", type=Path, help="boot this kernel, without an initrd")
+    p.add_argument("--debug-kernel", action="store_true",
+                   help="with KASAN, lockdep, kmemleak and fault injection; built first, which takes minutes")
     p.add_argument("--append", default="", help="more kernel arguments")
     p.add_argument("--keep", action="store_true", default=os.environ.get("KEEP") == "1",
                    help="leave the machine running and say how to get in (KEEP=1)")
@@ -62,10 +64,14 @@ def accel(suite: str) -> str:
     return "tcg"
 
 
+def debug_kernel(args: argparse.Namespace) -> debugkernel.DebugKernel | None:
+    return debugkernel.get(args.suite) if args.debug_kernel else None
+
+
 def options(args: argparse.Namespace) -> vm.Options:
     return vm.Options(suite=args.suite, memory_mib=args.memory, disks=args.disk,
                       cache=args.disk_cache, icount=args.icount, accel=accel(args.suite), kernel=args.kernel,
-                      append=args.append, keep=args.keep)
+                      append=args.append, keep=args.keep, debug=debug_kernel(args))
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -100,7 +106,8 @@ def command(args: argparse.Namespace) -> int:
 
 def run_cases(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    verdicts = cases.run_cases(args.cases, args.suite, args.target, accel(args.suite), args.keep)
+    verdicts = cases.run_cases(args.cases, args.suite, args.target, accel(args.suite), args.keep,
+                               debug_kernel(args))
     failed = [v for v in verdicts if not v.ok]
     passed = len(verdicts) - len(failed)
     say("")

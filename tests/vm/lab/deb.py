@@ -47,13 +47,13 @@ def build_depends(control: str) -> list[str]:
     return names
 
 
-def chroot(suite: str) -> Path:
+def chroot(suite: str, more: Sequence[str] = ()) -> Path:
     """The build chroot of a suite, made now if the cache has none: with the headers of exactly the
-    kernel that the suite's image boots, and sparse, for the module."""
+    kernel that the suite's image boots, and sparse, for the module. With `more` packages it is another."""
     control = (REPO / "packaging/debian/control").read_text()
     img = image.get(suite)
     headers = f"linux-headers-{img.release}"
-    include = sorted({"build-essential", "util-linux", "sparse", headers, *build_depends(control)})
+    include = sorted({"build-essential", "util-linux", "sparse", headers, *build_depends(control), *more})
     key = util.digest([LAYOUT, suite, *include])
     home = util.cache_dir()
     final = home / f"chroot-{suite}-{key}"
@@ -79,6 +79,14 @@ def chroot(suite: str) -> Path:
                          "set -- $n; [ -e $1 ] || mknod -m 666 $1 c 1 $2; done; ln -sfn /proc/self/fd fd"]))
             run(as_root(["mv", str(part), str(final)]))
     return final
+
+
+def enter(root: Path, place: str, script: str, args: Sequence[str]) -> list[str]:
+    """The command that runs a shell script in a chroot's directory `place`, in namespaces of its own."""
+    return as_root(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts",
+                    f"--root={root}", f"--wd={place}", "--mount-proc", "env", "-i",
+                    "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/nonexistent",
+                    "sh", "-euc", script, "build", *args])
 
 
 def source_key(suite: str) -> str:
@@ -111,13 +119,14 @@ def _build(suite: str, out: Path) -> None:
 
 
 def in_chroot(suite: str, paths: Sequence[str], script: str, args: Sequence[str], out: Path,
-              results: Sequence[str], more: Mapping[str, str] | None = None) -> None:
-    """Copy the sources below `paths` to a place of their own in the suite's chroot, with `more` files
-    by name, run a shell script there, and take from the directory above what matches `results`.
-    What the script said is in out/build.log."""
+              results: Sequence[str], more: Mapping[str, str] | None = None,
+              root: Path | None = None) -> None:
+    """Copy the sources below `paths` to a place of their own in the suite's chroot (or in `root`), with
+    `more` files by name, run a shell script there, and take from the directory above what matches
+    `results`. What the script said is in out/build.log."""
     log = out / "build.log"
     log.unlink(missing_ok=True)
-    root = chroot(suite)
+    root = root or chroot(suite)
     with tempfile.TemporaryDirectory(prefix="thinlab-build-") as scratch_name:
         scratch = Path(scratch_name)
         sources = scratch / "sources.tar"
@@ -140,11 +149,7 @@ def in_chroot(suite: str, paths: Sequence[str], script: str, args: Sequence[str]
         try:
             run(as_root(["tar", "-C", str(inside / "thinmgr"), "--no-same-owner", "-xf", str(sources)]))
             run(as_root(["cp", "-r", f"{added}/.", str(inside / "thinmgr")]))
-            run(as_root(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc",
-                         "--uts", f"--root={root}", f"--wd={place}/thinmgr", "--mount-proc",
-                         "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
-                         "HOME=/nonexistent", "sh", "-euc", script, "build", *args]),
-                log=log, limit=900)
+            run(enter(root, f"{place}/thinmgr", script, args), log=log, limit=900)
             for pattern in results:
                 for result in inside.glob(pattern):
                     shutil.copyfile(result, out / result.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import deb, image, layout, util
+from . import deb, debugkernel, image, layout, util
 from .util import REPO, LabError, say
 
 SOURCES = ("kernel", "mk/module", "packaging/debian/changelog")
@@ -20,14 +20,17 @@ LAYOUT = "1"  # raised by hand when what is built besides changes
 
 @dataclass(frozen=True)
 class Built:
+    """The objects of the layout check are not built for a debug kernel."""
     ko: Path
     release: str
     layout: Path
     moved: Path
 
 
-def get(suite: str) -> Built:
+def get(suite: str, debug: debugkernel.DebugKernel | None = None) -> Built:
     """The module of the sources as they are now; built only when they or the kernel changed."""
+    if debug:
+        return get_for(debug)
     release = image.get(suite).release
     out = util.BUILD / "module" / suite
     out.mkdir(parents=True, exist_ok=True)
@@ -42,6 +45,22 @@ def get(suite: str) -> Built:
             deb.in_chroot(suite, SOURCES, SCRIPT, [release], out, ["*.ko", "*.o"], layout_files())
             if not built.ko.exists():
                 raise LabError(f"the build left no {NAME}, see {out / 'build.log'}")
+            stamp.write_text(key + "\n")
+    return built
+
+
+def get_for(kernel: debugkernel.DebugKernel) -> Built:
+    out = util.BUILD / "module" / f"{kernel.suite}-debug"
+    out.mkdir(parents=True, exist_ok=True)
+    built = Built(out / NAME, kernel.release, out / "none", out / "none")
+    with util.locked(out / ".lock"):
+        key = util.digest([kernel.path.name, util.tree_digest(REPO, SOURCES)])
+        stamp = out / "sources.key"
+        if not (stamp.exists() and stamp.read_text().strip() == key):
+            say(f"lab: building the module for {kernel.suite}'s debug kernel")
+            stamp.unlink(missing_ok=True)
+            deb.in_chroot(kernel.suite, SOURCES, DEBUG_SCRIPT, [f"{kernel.tree}/linux"], out, ["*.ko"],
+                          root=kernel.root)
             stamp.write_text(key + "\n")
     return built
 
@@ -68,4 +87,9 @@ for where in layout layout-moved; do
 	make --no-print-directory -C "$headers" M="$PWD/$where" layout.o
 	cp "$where/layout.o" "../$where.o"
 done
+"""
+
+DEBUG_SCRIPT = """
+mk/module "$1"
+cp build/module/*/dm-thinmgr.ko ..
 """

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import debugkernel
 from . import image as images
 from .qmp import Qmp
 from .scan import LogScanner
@@ -41,6 +42,7 @@ class Options:
     forward: Sequence[int] = ()            # guest TCP ports to be reached from the host
     kernel: Path | None = None             # another kernel, booted with the same disk
     initrd: Path | None = None
+    debug: debugkernel.DebugKernel | None = None  # boot this one; everything takes longer then
     append: str = ""
     keep: bool = False                     # outlive this program
     lifetime: float = 3600                 # seconds after which it is killed, whatever it does
@@ -106,7 +108,7 @@ class VM:
                                          stderr=subprocess.STDOUT,
                                          start_new_session=True)
         if not self.options.keep:
-            self.reaper = threading.Timer(self.options.lifetime, self.proc.kill)
+            self.reaper = threading.Timer(self.options.lifetime * self.patience, self.proc.kill)
             self.reaper.daemon = True
             self.reaper.start()
         try:
@@ -145,9 +147,12 @@ class VM:
             path = self.dir / f"disk{number}.raw"
             run(["qemu-img", "create", "-q", "-f", "raw", str(path), size])
             argv += self._disk_args(f"disk{number}", path, "raw", opt.cache)
-        argv += ["-kernel", str(opt.kernel or img.kernel)]
-        if opt.kernel is None or opt.initrd is not None:
-            argv += ["-initrd", str(opt.initrd or img.initrd)]
+        if opt.debug:
+            argv += ["-kernel", str(opt.debug.image), "-initrd", str(opt.debug.initrd)]
+        else:
+            argv += ["-kernel", str(opt.kernel or img.kernel)]
+            if opt.kernel is None or opt.initrd is not None:
+                argv += ["-initrd", str(opt.initrd or img.initrd)]
         # A machine that counts instructions and waits for its host sees its clock run ahead.
         hung = " sysctl.kernel.hung_task_timeout_secs=0" if opt.icount else ""
         argv += ["-append", f"{KERNEL_ARGS}{hung} {opt.append}".strip(), *opt.extra]
@@ -183,6 +188,11 @@ class VM:
                 self.ports[int(found[2])] = int(found[1])
         self.ssh_port = self.ports[22]
 
+    @property
+    def patience(self) -> int:
+        """Times longer than on a plain kernel that everything may take."""
+        return debugkernel.SLOWER if self.options.debug else 1
+
     def alive(self) -> bool:
         return self.proc is not None and self.proc.poll() is None
 
@@ -202,7 +212,7 @@ class VM:
             except OSError:
                 return False
 
-        wait_for(greeted, limit, f"sshd in the guest (console: {self.console})", every=0.2)
+        wait_for(greeted, limit * self.patience, f"sshd in the guest (console: {self.console})", every=0.2)
         self._open_master()
 
     def reset(self) -> None:
@@ -240,7 +250,7 @@ class VM:
 
     def _open_master(self) -> None:
         run(self.ssh_argv("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-N", "-f"),
-            log=self.dir / "ssh.log", limit=90)
+            log=self.dir / "ssh.log", limit=90 * self.patience)
 
     def _close_master(self) -> None:
         if (self.sockets / "ssh").exists():
@@ -251,6 +261,10 @@ class VM:
                 pass
             (self.sockets / "ssh").unlink(missing_ok=True)
 
+    def environment(self) -> str:
+        """Of the lab's programs in the guest, as a shell writes it."""
+        return f"env THINLAB_PATIENCE={self.patience}"
+
     def popen(self, command: str, **kwargs) -> subprocess.Popen:
         """Start a shell command in the guest; the caller reads and ends it."""
         return subprocess.Popen(self.ssh_argv() + [command], **kwargs)
@@ -258,6 +272,7 @@ class VM:
     def sh(self, command: str, limit: float = 120, check: bool = True,
            data: bytes | None = None) -> str:
         """Run a shell command in the guest and return what it said."""
+        limit *= self.patience
         try:
             done = subprocess.run(self.ssh_argv() + [command], timeout=limit,
                                   input=data if data is not None else b"",
@@ -277,6 +292,7 @@ class VM:
         proc = self.popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
         late = threading.Event()
+        limit *= self.patience
 
         def give_up() -> None:
             late.set()
@@ -305,7 +321,7 @@ class VM:
             if not source.exists():
                 raise LabError(f"no such file to copy to the guest: {source}")
         proc = self.popen("tar -xmf - -C / --no-same-owner", stdin=subprocess.PIPE)
-        timer = threading.Timer(limit, proc.kill)
+        timer = threading.Timer(limit * self.patience, proc.kill)
         timer.start()
 
         def plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -327,7 +343,7 @@ class VM:
         """Copy one guest file to the host."""
         with target.open("wb") as out:
             done = subprocess.run(self.ssh_argv() + [f"cat -- {path}"], stdin=subprocess.DEVNULL,
-                                  stdout=out, timeout=limit)
+                                  stdout=out, timeout=limit * self.patience)
         if done.returncode != 0:
             target.unlink()
             raise LabError(f"the guest has no {path}")
