@@ -153,6 +153,11 @@ bench: ## Measure against a bare libdevmapper program and LVM2; results in build
 	@packaging/install-deps --check --vm || packaging/install-deps --vm
 	@tests/vm/run $(vm_options) --bench $(if $(BENCH),--bench-args "$(BENCH)")
 
+.PHONY: bench-kernel
+bench-kernel: ## What an I/O costs with our targets and the distribution's; build/bench-kernel.json
+	@packaging/install-deps --check --vm || packaging/install-deps --vm
+	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --bench-kernel $(if $(BENCH),--bench-args "$(BENCH)")
+
 # ---- packaging -------------------------------------------------------------------------------
 
 .PHONY: deb

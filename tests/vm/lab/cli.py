@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 
 from . import cases, deb, debugkernel, image, scan, vm
 from .util import BUILD, REPO, VM_DIR, LabError, record, say
+
+
+KERNEL_PARTS = ("counted", "timed")  # of --bench-kernel
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,9 +31,12 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--demo", action="store_true", help="tests/vm/demo.py in a fresh machine")
     what.add_argument("--bench", action="store_true",
                       help="tests/bench/run.py in a machine whose time counts instructions")
+    what.add_argument("--bench-kernel", action="store_true",
+                      help="tests/bench/kernel.py in two machines: one that counts instructions, one that does not")
     what.add_argument("--image", action="store_true", help="only make sure the image exists")
     p.add_argument("--bench-args", default="", metavar="ARGS",
-                   help="more arguments for tests/bench/run.py, as in '--rounds 3 --only lvm2,tie'")
+                   help="more arguments for tests/bench/run.py (or kernel.py), as in '--rounds 3 --only lvm2,tie'")
+    p.add_argument("--part", default="", choices=("", *KERNEL_PARTS), help="only this one of --bench-kernel")
     p.add_argument("--suite", default=os.environ.get("SUITE") or "bookworm", choices=image.SUITES)
     p.add_argument("--target", default=os.environ.get("TARGET") or "ours", choices=cases.TARGETS,
                    help="whose thin-pool and thin: ours, built for the machine, or the distribution's")
@@ -166,6 +173,41 @@ def bench(args: argparse.Namespace) -> int:
     return status or (1 if bad else 0)
 
 
+def bench_kernel(args: argparse.Namespace) -> int:
+    """Our targets and the distribution's side by side: by instructions, then by time."""
+    workloads: list[dict] = []
+    release = ""
+    for part in [p for p in KERNEL_PARTS if args.part in ("", p)]:
+        opts = options(args)
+        opts.icount = part == "counted"
+        opts.lifetime = BENCH_LIMIT + 600
+        with vm.VM(opts, vm.new_run_dir(f"{args.suite}-bench-{part}")) as machine:
+            cases.provide(machine, False, "stock", with_module=True)
+            machine.put([(REPO / "tests" / "bench", f"{cases.GUEST_HOME}/bench"),
+                         (deb.get(args.suite).tools, "/root/tools.tar")])
+            machine.sh(f"mkdir -p {cases.GUEST_HOME}/tools && tar -C {cases.GUEST_HOME}/tools -xf /root/tools.tar")
+            release = machine.sh("uname -r").strip()
+            status = machine.stream(
+                f"cd / && exec env PYTHONPATH={cases.GUEST_HOME} python3 -u "
+                f"{cases.GUEST_HOME}/bench/kernel.py {part} /root/bench.json {args.bench_args}",
+                max(args.limit, BENCH_LIMIT), say)
+            machine.save_logs()
+            bad = scan.bad_lines(machine.scanner.new_text())
+            for line in bad:
+                say(f"lab: kernel: {line}")
+            if status or bad:
+                say(f"lab: journal and kernel log in {machine.dir}")
+                return status or 1
+            result = BUILD / f"bench-kernel-{part}.json"
+            machine.get("/root/bench.json", result)
+            workloads += json.loads(result.read_text())["workloads"]
+    worse = [w["name"] for w in workloads if w["ratio"] > 1]
+    result = BUILD / "bench-kernel.json"
+    result.write_text(json.dumps({"suite": args.suite, "kernel": release, "workloads": workloads}, indent=1) + "\n")
+    say(f"lab: {len(workloads)} workloads, {len(worse)} of them dearer with ours; results in {result}")
+    return 0
+
+
 def main() -> int:
     args = parser().parse_args()
     vm.on_signals()
@@ -184,6 +226,8 @@ def main() -> int:
             return demo(args)
         if args.bench:
             return bench(args)
+        if args.bench_kernel:
+            return bench_kernel(args)
         if args.shell_cmd or args.shell:
             return command(args)
         args.cases = args.cases or []
