@@ -60,7 +60,8 @@ bool dtm_cell_join(struct dtm_cells *cells, struct bio *bio, u64 begin, u64 end)
 	struct dtm_cell *other;
 	unsigned long flags;
 
-	if (!READ_ONCE(cells->n))
+	/* What the last holder changed is seen from here on. */
+	if (!smp_load_acquire(&cells->n))
 		return false;
 	spin_lock_irqsave(&cells->lock, flags);
 	other = find(cells, begin, end, &parent, &link);
@@ -76,7 +77,7 @@ void dtm_cell_release(struct dtm_cells *cells, struct dtm_cell *cell, struct bio
 
 	spin_lock_irqsave(&cells->lock, flags);
 	rb_erase(&cell->node, &cells->held);
-	WRITE_ONCE(cells->n, cells->n - 1);
+	smp_store_release(&cells->n, cells->n - 1);
 	bio_list_merge(waiting, &cell->waiting);
 	spin_unlock_irqrestore(&cells->lock, flags);
 }

@@ -77,6 +77,7 @@ static struct dtm_device *find_device(struct dtm_metadata *m, u32 id)
 static void free_device(struct dtm_device *d)
 {
 	list_del(&d->list);
+	dtm_mapping_cache_free(&d->cache);
 	kfree(d);
 }
 
@@ -129,12 +130,14 @@ void dtm_devices_aborted(struct dtm_metadata *m)
 		if (d->changed || !d->existed)
 			WRITE_ONCE(d->lost_changes, true);
 		WRITE_ONCE(d->changed, false);
+		/* Some of it may be the transaction's. */
+		dtm_mapping_cache_forget(&d->cache, 0, U64_MAX);
 		d->exists = d->existed;
 		d->root = d->committed_root;
 		d->root_owned = false;
 		d->now.transaction_id = d->committed.transaction_id;
 		d->now.creation_time = d->committed.creation_time;
-		d->now.snapshotted_time = d->committed.snapshotted_time;
+		WRITE_ONCE(d->now.snapshotted_time, d->committed.snapshotted_time);
 		WRITE_ONCE(d->now.mapped_blocks, d->committed.mapped_blocks);
 		if (!d->open_count)
 			free_device(d);
@@ -169,7 +172,7 @@ static int load_device(struct dtm_metadata *m, struct dtm_device *d)
 	return r;
 }
 
-int dtm_device_open(struct dtm_metadata *m, u32 id, struct dtm_device **ret)
+int dtm_device_open(struct dtm_metadata *m, u32 id, u64 blocks, struct dtm_device **ret)
 {
 	struct dtm_device *d;
 	int r = 0;
@@ -198,6 +201,7 @@ int dtm_device_open(struct dtm_metadata *m, u32 id, struct dtm_device **ret)
 		kfree(d);
 		goto out;
 	}
+	dtm_mapping_cache_init(&d->cache, blocks);
 	d->open_count = 1;
 	list_add(&d->list, &m->devices);
 
@@ -340,7 +344,7 @@ int dtm_metadata_create_snap(struct dtm_metadata *m, u32 id, u32 origin)
 	m->time++;
 	if (d) {
 		r = dtm_device_touch(d);
-		d->now.snapshotted_time = m->time;
+		WRITE_ONCE(d->now.snapshotted_time, m->time);
 		origin_details = d->now;
 	} else {
 		origin_details.snapshotted_time = m->time;

@@ -9,6 +9,7 @@
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 
+#include "mapping-cache.h"
 #include "metadata.h"
 #include "space-map-watch.h"
 #include "superblock.h"
@@ -49,6 +50,12 @@ struct dtm_device {
 	u64 root, committed_root; /* of its tree of mappings; the upper tree always says the same */
 	bool root_owned;          /* the upper tree's path to it is this transaction's own */
 	struct dtm_device_details now, committed;
+	/*
+	 * What look-ups found. It holds what is in the tree, or less: a mapping is added with the
+	 * lock for reading or writing, and forgotten or replaced with it for writing, by whoever
+	 * changes it. Whether a block is shared is not in it, so a snapshot leaves it as it is.
+	 */
+	struct dtm_mapping_cache cache;
 };
 
 /* Data blocks whose counts are in one bitmap; bitmaps of which the kernel keeps index entries. */
@@ -116,6 +123,7 @@ struct dtm_metadata {
 	union dtm_superblock_image *next;      /* room for another */
 	bool doubtful; /* a commit failed that may have replaced the superblock on the device */
 	bool broken;
+	bool wanted; /* a look-up that could not wait missed something; also without the lock */
 	bool read_only;
 	bool needs_check;
 	bool needs_check_unwritten;

@@ -167,15 +167,26 @@ static int may_look(const struct dtm_device *d)
 /* Mapped before the last snapshot was taken, so that has it too, or had. */
 static bool is_shared(const struct dtm_device *d, __le64 value)
 {
-	return d->now.snapshotted_time > mapping_time(value);
+	return READ_ONCE(d->now.snapshotted_time) > mapping_time(value);
+}
+
+static void set_mapping(const struct dtm_device *d, __le64 value, struct dtm_mapping *ret)
+{
+	ret->block = mapping_block(value);
+	ret->shared = is_shared(d, value);
 }
 
 int dtm_device_find(struct dtm_device *d, u64 virtual_block, bool wait, struct dtm_mapping *ret)
 {
 	struct dtm_metadata *m = d->m;
 	__le64 value;
+	u64 known;
 	int r;
 
+	if (dtm_mapping_cache_find(&d->cache, virtual_block, &known)) {
+		set_mapping(d, cpu_to_le64(known), ret);
+		return 0;
+	}
 	if (wait)
 		down_read(&m->lock);
 	else if (!down_read_trylock(&m->lock))
@@ -188,10 +199,12 @@ int dtm_device_find(struct dtm_device *d, u64 virtual_block, bool wait, struct d
 		r = dm_btree_lookup(wait ? &m->device_tree : &m->device_tree_nowait, d->root,
 				    &virtual_block, &value);
 	if (!r) {
-		ret->block = mapping_block(value);
-		ret->shared = is_shared(d, value);
+		set_mapping(d, value, ret);
+		dtm_mapping_cache_add(&d->cache, virtual_block, le64_to_cpu(value));
 	}
 	up_read(&m->lock);
+	if (r == -EWOULDBLOCK)
+		WRITE_ONCE(m->wanted, true);
 	return r;
 }
 
@@ -271,6 +284,24 @@ int dtm_device_find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run
 	return r == -ENODATA ? 0 : r;
 }
 
+int dtm_device_find_first(struct dtm_device *d, u64 begin, u64 end, u64 *ret)
+{
+	struct dtm_metadata *m = d->m;
+	struct dtm_run run;
+	int r;
+
+	if (begin >= end)
+		return -ENODATA;
+	down_read(&m->lock);
+	r = may_look(d);
+	if (!r)
+		r = find_first(d, begin, end, &run);
+	up_read(&m->lock);
+	if (!r)
+		*ret = run.virtual_begin;
+	return r;
+}
+
 static int highest(struct dtm_device *d, u64 *ret)
 {
 	struct dtm_metadata *m = d->m;
@@ -347,6 +378,7 @@ static int insert(struct dtm_device *d, u64 virtual_block, u64 block)
 	dm_block_t root;
 	int r, inserted;
 
+	dtm_mapping_cache_forget(&d->cache, virtual_block, virtual_block + 1);
 	r = own_root(d);
 	if (r)
 		return r;
@@ -357,7 +389,10 @@ static int insert(struct dtm_device *d, u64 virtual_block, u64 block)
 	dtm_md_promise_kept(m, block);
 	if (inserted)
 		WRITE_ONCE(d->now.mapped_blocks, d->now.mapped_blocks + 1);
-	return root_moved(d, root);
+	r = root_moved(d, root);
+	if (!r)
+		dtm_mapping_cache_add(&d->cache, virtual_block, le64_to_cpu(value));
+	return r;
 }
 
 int dtm_device_insert(struct dtm_device *d, u64 virtual_block, u64 block)
@@ -496,19 +531,29 @@ static int remove_some(struct dtm_device *d, u64 *begin, u64 end)
 	return r;
 }
 
-int dtm_device_remove_range(struct dtm_device *d, u64 begin, u64 end)
+int dtm_device_remove_some(struct dtm_device *d, u64 *begin, u64 end)
 {
 	struct dtm_metadata *m = d->m;
+	const u64 from = *begin;
 	int r;
 
-	/* Others get their turn in between. */
+	r = dtm_md_begin(m, DTM_MD_ROOM_HALF);
+	if (r)
+		return r;
+	if (!d->exists)
+		return dtm_md_unchanged(m, -ENODATA);
+	r = remove_some(d, begin, end);
+	/* After an error what was removed is not known. */
+	dtm_mapping_cache_forget(&d->cache, from, r ? end : *begin);
+	return dtm_md_end(m, r);
+}
+
+int dtm_device_remove_range(struct dtm_device *d, u64 begin, u64 end)
+{
+	int r;
+
 	while (begin < end) {
-		r = dtm_md_begin(m, DTM_MD_ROOM_HALF);
-		if (r)
-			return r;
-		if (!d->exists)
-			return dtm_md_unchanged(m, -ENODATA);
-		r = dtm_md_end(m, remove_some(d, &begin, end));
+		r = dtm_device_remove_some(d, &begin, end);
 		if (r)
 			return r;
 		cond_resched();

@@ -85,11 +85,12 @@ static void renew_view(struct dtm_metadata *m)
 	s->metadata_free_at_rest = m->metadata_free_begin - min(m->metadata_free_begin, m->reserve);
 	s->held_root = m->held_root;
 	v->transaction_id = m->transaction_id;
-	v->changed = m->changed;
-	v->must_abort = m->error;
-	v->broken = m->broken;
-	v->needs_check = m->needs_check;
-	v->needs_check_unwritten = m->needs_check && m->needs_check_unwritten;
+	/* Each of these is also looked at by itself, without the view's lock. */
+	WRITE_ONCE(v->changed, m->changed);
+	WRITE_ONCE(v->must_abort, m->error);
+	WRITE_ONCE(v->broken, m->broken);
+	WRITE_ONCE(v->needs_check, m->needs_check);
+	WRITE_ONCE(v->needs_check_unwritten, m->needs_check && m->needs_check_unwritten);
 	spin_unlock_irqrestore(&m->view_lock, flags);
 }
 
@@ -856,27 +857,27 @@ static struct dtm_metadata_view view_of(struct dtm_metadata *m)
 
 bool dtm_metadata_changed(struct dtm_metadata *m)
 {
-	return view_of(m).changed;
+	return READ_ONCE(m->view.changed);
 }
 
 bool dtm_metadata_must_abort(struct dtm_metadata *m)
 {
-	return view_of(m).must_abort;
+	return READ_ONCE(m->view.must_abort);
 }
 
 bool dtm_metadata_is_broken(struct dtm_metadata *m)
 {
-	return view_of(m).broken;
+	return READ_ONCE(m->view.broken);
 }
 
 bool dtm_metadata_needs_check(struct dtm_metadata *m)
 {
-	return view_of(m).needs_check;
+	return READ_ONCE(m->view.needs_check);
 }
 
 bool dtm_metadata_needs_check_unwritten(struct dtm_metadata *m)
 {
-	return view_of(m).needs_check_unwritten;
+	return READ_ONCE(m->view.needs_check_unwritten);
 }
 
 u64 dtm_metadata_transaction_id(struct dtm_metadata *m)
@@ -909,6 +910,9 @@ int dtm_metadata_set_transaction_id(struct dtm_metadata *m, u64 current_id, u64 
 
 void dtm_metadata_prefetch(struct dtm_metadata *m)
 {
+	if (!READ_ONCE(m->wanted))
+		return;
+	WRITE_ONCE(m->wanted, false);
 	down_read(&m->lock);
 	if (!m->broken)
 		dm_tm_issue_prefetches(m->tm);

@@ -178,8 +178,11 @@ int dtm_metadata_reserve_snap(struct dtm_metadata *m);
 /* -EINVAL: there is none. */
 int dtm_metadata_release_snap(struct dtm_metadata *m);
 
-/* Opened more than once it is the same one. -ENODATA: no device of this id. */
-int dtm_device_open(struct dtm_metadata *m, u32 id, struct dtm_device **ret);
+/*
+ * Opened more than once it is the same one. -ENODATA: no device of this id. Blocks: how large it
+ * is, which says how many mappings are worth remembering.
+ */
+int dtm_device_open(struct dtm_metadata *m, u32 id, u64 blocks, struct dtm_device **ret);
 void dtm_device_close(struct dtm_device *d); /* takes NULL */
 u32 dtm_device_id(const struct dtm_device *d);
 
@@ -189,9 +192,10 @@ struct dtm_mapping {
 };
 
 /*
- * Where a block of the device is. -ENODATA: nowhere, which is never said for want of knowing
- * better, nor of a device that an abort did away with (-EIO). With wait false it may not sleep, and
- * -EWOULDBLOCK says that it would have had to.
+ * Where a block of the device is. One that was found lately is found without any lock, so the
+ * caller sees to it that no change of this very block is under way. -ENODATA: nowhere, which is
+ * never said for want of knowing better, nor of a device that an abort did away with (-EIO). With
+ * wait false it may not sleep, and -EWOULDBLOCK says that it would have had to.
  */
 int dtm_device_find(struct dtm_device *d, u64 virtual_block, bool wait, struct dtm_mapping *ret);
 
@@ -211,9 +215,15 @@ int dtm_device_find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run
 /* A block is mapped, or mapped elsewhere: then the use of the old data block ends. */
 int dtm_device_insert(struct dtm_device *d, u64 virtual_block, u64 block);
 /*
- * Nothing in [begin, end) is mapped any more; uses of the data blocks end. A large range is done in
- * parts, and others get their turn in between; after an error some may be done.
+ * The first block in [begin, end) that is mapped. -ENODATA: none is.
  */
+int dtm_device_find_first(struct dtm_device *d, u64 begin, u64 end, u64 *ret);
+/*
+ * Nothing from begin up to where that is set to is mapped any more, which is end unless there was
+ * more to do than in a short time; uses of the data blocks end.
+ */
+int dtm_device_remove_some(struct dtm_device *d, u64 *begin, u64 end);
+/* The same until end. Others get their turn in between; after an error some may be done. */
 int dtm_device_remove_range(struct dtm_device *d, u64 begin, u64 end);
 
 /* Changes of this device are in the transaction. */

@@ -110,7 +110,8 @@ static int thin_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r = find_pool(thin, ti);
 	if (r)
 		goto fail;
-	r = dtm_device_open(thin->pool->metadata, id, &thin->device);
+	r = dtm_device_open(thin->pool->metadata, id, dtm_block_of(thin->pool, ti->len),
+			    &thin->device);
 	if (r) {
 		ti->error = "Cannot open the thin device in the pool's metadata";
 		goto fail;
