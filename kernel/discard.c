@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Blocks given back. A discard holds the cell of all its whole blocks, waits once for the I/O that
- * is on its way to them, and goes from one mapped run to the next.
+ * is on its way to them, and goes from one mapped run to the next, or where the data device is not
+ * told, over all of them.
  *
  * Telling the data device, safely:
  *
  * 1. A run that no snapshot shares is discarded while it is still mapped, and given back after
- * that. A crash in between leaves it mapped with undefined content, which is what a discard that
- * was not acknowledged may do.
+ *    that; so are those that follow it, together. A crash in between leaves them mapped with
+ * undefined content, which is what a discard that was not acknowledged may do.
  * 2. A run that may be shared is given back first; only then can be told which of its blocks
  *    nobody uses any more. Those are discarded, and no transaction is committed until that has
  *    ended (pool->passdowns), for only a commit makes them free for others.
  */
 
 #include "pool.h"
+
+/* Each is a discard under way on the data device. */
+#define RUNS_AT_ONCE 64
 
 static void next_run(struct dtm_io *io);
 
@@ -77,27 +81,27 @@ static bool passes_down(struct dtm_pool *pool)
 
 /* ---- runs -------------------------------------------------------------------------------- */
 
-static int unmap(struct dtm_io *io)
+static int unmap(struct dtm_io *io, u64 end)
 {
 	struct dtm_pool *pool = io->thin->pool;
 	int r;
 
 	if (!dtm_mode_may_change(pool->mode))
 		return -EROFS;
-	r = dtm_device_remove_range(io->thin->device, io->run.virtual_begin, io->run.virtual_end);
+	r = dtm_device_remove_range(io->thin->device, io->at, end);
 	if (r)
 		dtm_pool_metadata_failed(pool, "give back blocks", r);
+	else
+		io->at = end;
 	return r;
 }
 
 static void discarded(struct dtm_io *io)
 {
-	if (unmap(io)) {
+	if (unmap(io, io->run.virtual_end))
 		fail(io, BLK_STS_IOERR);
-		return;
-	}
-	io->at = io->run.virtual_end;
-	next_run(io);
+	else
+		next_run(io);
 }
 
 static void discarded_unshared(struct dtm_io *io)
@@ -107,7 +111,6 @@ static void discarded_unshared(struct dtm_io *io)
 	if (atomic_dec_and_test(&pool->passdowns))
 		wake_up_all(&pool->idle);
 	dtm_pool_wake(pool); /* somebody may wait for a commit */
-	io->at = io->run.virtual_end;
 	next_run(io);
 }
 
@@ -145,25 +148,128 @@ static int pass_down_unused(struct dtm_io *io)
 	return 0;
 }
 
-static void next_run(struct dtm_io *io)
+/*
+ * The run that was found, and those that follow it, as long as they are not shared: discarded on
+ * the data device side by side, then unmapped with one call. io->run is what lies from the first to
+ * the last of them; between them nothing is mapped, and nothing will be while the cell is held.
+ */
+static void pass_down_runs(struct dtm_io *io)
 {
-	struct dtm_thin *thin = io->thin;
-	struct dtm_pool *pool = thin->pool;
+	struct dtm_run run = io->run;
+	unsigned int n = 0;
 	int r;
 
 	for (;;) {
-		if (pool->gate_closing) { /* it goes on when the gate is open again */
-			spin_lock_irq(&thin->lock);
-			list_add(&io->cell.list, &thin->cells_todo);
-			spin_unlock_irq(&thin->lock);
-			dtm_end_change(io);
+		pass_down(io, run.block, run.block + (run.virtual_end - run.virtual_begin));
+		io->run.virtual_end = run.virtual_end;
+		if (++n == RUNS_AT_ONCE)
+			return;
+		/* An error is met again when it is this run's turn. */
+		r = dtm_device_find_run(io->thin->device, io->run.virtual_end, io->cell.end, &run);
+		if (r || run.shared)
+			return;
+	}
+}
+
+/* Begun with 1: whether nothing more is awaited, so that the caller goes on. */
+static bool all_here(struct dtm_io *io)
+{
+	return atomic_dec_and_test(&io->awaited);
+}
+
+/* Of a run that may be shared, true: go on with the next. */
+static bool discard_shared(struct dtm_io *io)
+{
+	struct dtm_pool *pool = io->thin->pool;
+	int r;
+
+	if (unmap(io, io->run.virtual_end)) {
+		fail(io, BLK_STS_IOERR);
+		return false;
+	}
+	io->next = discarded_unshared;
+	atomic_set(&io->awaited, 1);
+	atomic_inc(&pool->passdowns);
+	r = pass_down_unused(io);
+	if (r) {
+		DMERR("%s: cannot see which blocks are unused (%d): they are not discarded on the "
+		      "data device",
+		      dm_device_name(pool->md), r);
+		dtm_pool_change_failed(pool, "count uses of blocks", r);
+	}
+	if (!all_here(io))
+		return false;
+	if (atomic_dec_and_test(&pool->passdowns))
+		wake_up_all(&pool->idle);
+	return true;
+}
+
+/* The same of runs that are not. */
+static bool discard_unshared(struct dtm_io *io)
+{
+	io->next = discarded;
+	atomic_set(&io->awaited, 1);
+	pass_down_runs(io);
+	if (!all_here(io))
+		return false;
+	if (unmap(io, io->run.virtual_end)) {
+		fail(io, BLK_STS_IOERR);
+		return false;
+	}
+	return true;
+}
+
+/* Without telling the data device: run or not makes no difference. */
+static bool discard_here(struct dtm_io *io)
+{
+	struct dtm_pool *pool = io->thin->pool;
+	int r;
+
+	r = dtm_device_remove_some(io->thin->device, &io->at, io->cell.end);
+	if (!r)
+		return true;
+	dtm_pool_metadata_failed(pool, "give back blocks", r);
+	fail(io, BLK_STS_IOERR);
+	return false;
+}
+
+static int find_next(struct dtm_io *io, bool passes_down)
+{
+	struct dtm_device *device = io->thin->device;
+
+	return passes_down ? dtm_device_find_run(device, io->at, io->cell.end, &io->run)
+			   : dtm_device_find_first(device, io->at, io->cell.end, &io->at);
+}
+
+/* It goes on from where it is in another turn. */
+static void put_off(struct dtm_io *io)
+{
+	struct dtm_thin *thin = io->thin;
+
+	spin_lock_irq(&thin->lock);
+	list_add(&io->cell.list, &thin->cells_todo);
+	spin_unlock_irq(&thin->lock);
+	dtm_end_change(io);
+}
+
+static void next_run(struct dtm_io *io)
+{
+	struct dtm_pool *pool = io->thin->pool;
+	bool on = true;
+	int r;
+
+	while (on) {
+		const bool down = passes_down(pool);
+
+		if (pool->gate_closing) { /* when the gate is open again */
+			put_off(io);
 			return;
 		}
 		if (!dtm_mode_may_change(pool->mode)) {
 			fail(io, BLK_STS_IOERR);
 			return;
 		}
-		r = dtm_device_find_run(thin->device, io->at, io->cell.end, &io->run);
+		r = find_next(io, down);
 		if (r == -ENODATA) {
 			finish(io);
 			return;
@@ -172,33 +278,18 @@ static void next_run(struct dtm_io *io)
 			fail(io, BLK_STS_IOERR);
 			return;
 		}
-		atomic_set(&io->awaited, 1);
-		if (passes_down(pool) && !io->run.shared) {
-			io->next = discarded;
-			pass_down(io, io->run.block,
-				  io->run.block + (io->run.virtual_end - io->run.virtual_begin));
-			dtm_awaited(io);
-			return;
-		}
-		if (unmap(io)) {
-			fail(io, BLK_STS_IOERR);
-			return;
-		}
-		if (passes_down(pool)) {
-			io->next = discarded_unshared;
-			atomic_inc(&pool->passdowns);
-			r = pass_down_unused(io);
-			if (r) {
-				DMERR("%s: cannot see which blocks are unused (%d): they are not "
-				      "discarded on the data device",
-				      dm_device_name(pool->md), r);
-				dtm_pool_change_failed(pool, "count uses of blocks", r);
-			}
-			dtm_awaited(io);
-			return;
-		}
-		io->at = io->run.virtual_end;
+		if (!down)
+			on = discard_here(io);
+		else if (io->run.shared)
+			on = discard_shared(io);
+		else
+			on = discard_unshared(io);
 		cond_resched();
+		if (on && dtm_engine_is_wanted(pool)) {
+			put_off(io);
+			dtm_pool_wake(pool);
+			return;
+		}
 	}
 }
 
