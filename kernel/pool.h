@@ -141,6 +141,8 @@ struct dtm_pool {
 	bool gate_closing; /* nothing new begins */
 	bool gate_closed;  /* nothing moves; waking the worker leaves a note */
 	bool work_noted;
+	bool working; /* the worker is at it, and looks at again when it is done */
+	bool again;
 	struct list_head ready;     /* changes whose preparations are done; by dtm_change.list */
 	struct bio_list flushes;    /* to be mapped once what is changed is committed */
 	struct bio_list completing; /* to be completed then */
@@ -194,6 +196,12 @@ static inline void dtm_engine_lock(struct dtm_pool *pool)
 static inline void dtm_engine_unlock(struct dtm_pool *pool)
 {
 	mutex_unlock(&pool->engine);
+}
+
+/* For the worker: what is left to do has time, and is found by the next turn. */
+static inline bool dtm_engine_is_wanted(struct dtm_pool *pool)
+{
+	return atomic_read(&pool->engine_wanted);
 }
 
 /* ---- the mode; under engine --------------------------------------------------------------------

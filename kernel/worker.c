@@ -8,6 +8,7 @@
 #include "pool.h"
 
 #define COMMIT_PERIOD HZ
+#define TURNS_AT_ONCE 64
 /* At most, however many want it. */
 #define ENGINE_LEFT_TO_OTHERS (HZ / 10)
 
@@ -18,6 +19,8 @@ void dtm_pool_wake(struct dtm_pool *pool)
 	spin_lock_irqsave(&pool->lock, flags);
 	if (pool->gate_closed)
 		pool->work_noted = true;
+	else if (pool->working)
+		pool->again = true;
 	else
 		queue_work(pool->queue, &pool->work);
 	spin_unlock_irqrestore(&pool->lock, flags);
@@ -102,12 +105,6 @@ static void commit_for_those_who_wait(struct dtm_pool *pool)
 /* ---- a turn -------------------------------------------------------------------------------------
  */
 
-/* Somebody else wants the engine: what is left to do has time, and is found by the next turn. */
-static bool cut_short(struct dtm_pool *pool)
-{
-	return atomic_read(&pool->engine_wanted);
-}
-
 /* False: there is more to do. */
 static bool finish_ready(struct dtm_pool *pool)
 {
@@ -120,7 +117,7 @@ static bool finish_ready(struct dtm_pool *pool)
 	while ((io = list_first_entry_or_null(&ready, struct dtm_io, list))) {
 		list_del_init(&io->list);
 		io->next(io);
-		if (cut_short(pool))
+		if (dtm_engine_is_wanted(pool))
 			break;
 	}
 	if (list_empty(&ready))
@@ -171,7 +168,7 @@ static bool process_thin(struct dtm_thin *thin)
 			dtm_provision(io);
 		/* Said in time: what is left may be used up before the turn is over. */
 		dtm_pool_check_marks(pool);
-		if (cut_short(pool))
+		if (dtm_engine_is_wanted(pool))
 			break;
 	}
 	if (list_empty(&cells))
@@ -182,14 +179,13 @@ static bool process_thin(struct dtm_thin *thin)
 	return false;
 }
 
-void dtm_pool_work(struct work_struct *work)
+static void take_turn(struct dtm_pool *pool)
 {
-	struct dtm_pool *pool = container_of(work, struct dtm_pool, work);
 	struct dtm_thin *thin;
 	bool closing, more;
 
 	/* A mutex does not mind who waited longer. */
-	wait_event_timeout(pool->idle, !cut_short(pool), ENGINE_LEFT_TO_OTHERS);
+	wait_event_timeout(pool->idle, !dtm_engine_is_wanted(pool), ENGINE_LEFT_TO_OTHERS);
 	mutex_lock(&pool->engine);
 	dtm_metadata_prefetch(pool->metadata);
 	dtm_pool_mend(pool);
@@ -212,6 +208,33 @@ void dtm_pool_work(struct work_struct *work)
 		queue_delayed_work(pool->queue, &pool->commit_tick, COMMIT_PERIOD);
 	mutex_unlock(&pool->engine);
 	if (more)
+		dtm_pool_wake(pool);
+}
+
+/*
+ * Who wakes the worker meanwhile only says so: that is cheaper than to queue it each time. Now and
+ * then it queues itself, for the timeout for space waits for its turn in the same queue.
+ */
+void dtm_pool_work(struct work_struct *work)
+{
+	struct dtm_pool *pool = container_of(work, struct dtm_pool, work);
+	unsigned int turns = 0;
+	bool again;
+
+	spin_lock_irq(&pool->lock);
+	pool->working = true;
+	pool->again = false;
+	spin_unlock_irq(&pool->lock);
+	do {
+		take_turn(pool);
+		cond_resched();
+		spin_lock_irq(&pool->lock);
+		again = pool->again;
+		pool->again = false;
+		pool->working = again && ++turns < TURNS_AT_ONCE;
+		spin_unlock_irq(&pool->lock);
+	} while (again && turns < TURNS_AT_ONCE);
+	if (again)
 		dtm_pool_wake(pool);
 }
 
