@@ -19,7 +19,7 @@ SECTOR = thin.SECTOR
 BLOCK_BYTES = thin.BLOCK * SECTOR
 # Blocks that lie this far from each other share a place in every size that it comes in.
 APART = 8192
-THREADS, TURNS, SNAPSHOTS = 6, 120, 40
+THREADS, TURNS, SNAPSHOTS = 6, 60, 40
 
 
 class Owner(threading.Thread):
