@@ -56,7 +56,7 @@ bool dtm_events_print(struct dtm_events *e, u64 since, char *buf, unsigned int s
 	spin_lock_irq(&e->lock);
 	at = scnprintf(buf, size, "%llu", e->last);
 	number = e->last > DTM_EVENTS ? e->last - DTM_EVENTS : 0;
-	for (number = max(number, since) + 1; number <= e->last; number++) {
+	for (number = max(number, min(since, e->last)) + 1; number <= e->last; number++) {
 		const enum dtm_cause cause = e->ring[number % DTM_EVENTS].cause;
 		const u64 value = e->ring[number % DTM_EVENTS].value;
 

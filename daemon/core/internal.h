@@ -6,7 +6,8 @@
  * on other threads gets copies and hands its findings back by the mailbox:
  *
  *   operations    on the crew `workers`, one per pool at a time  (operation.c, op-*.c)
- *   looks         on the crew `urgent`: read the status, decide, extend (look.c)
+ *   looks         on the crew `urgent`: read the status, decide, extend (look.c); then ask what
+ *                 only our target remembers (ring.c)
  *   arming        on the crew `arming`: put the next step's space below (arm.c)
  *   the recorder  one thread: events, sizes, samples, in order   (recorder.c)
  */
@@ -25,6 +26,7 @@
 #include "core/operation.h"
 #include "dm/dm.h"
 #include "logic/extend.h"
+#include "logic/kernel-events.h"
 #include "store/store.h"
 #include "watch/watch.h"
 
@@ -89,6 +91,10 @@ struct tm_pool {
 	struct tm_queued_op *queue;
 	sd_event_source *retry_timer;
 	uint64_t close_look_usec; /* how long the last wait for a look near the mark was */
+
+	struct tm_kernel_ring ring; /* what is known of the events that our target keeps */
+	bool ring_off;              /* it does not answer, or not so that it is understood */
+	unsigned int modes_seen;    /* by tm_pool_saw since the last look: bits 1 << mode */
 
 	uint64_t generation;
 	struct tm_pool_view *view; /* published last; NULL: stale */
@@ -218,6 +224,22 @@ void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status,
 void tm_pool_arm(struct tm_pool *pool);
 /* Whether there was an arming that had not begun: it is no more, and a look may go first. */
 bool tm_pool_call_off_arm(struct tm_pool *pool);
+
+/* ring.c: what our target remembers beyond its status */
+struct tm_ring_answer {
+	bool asked, valid;
+	struct tm_error error;
+	struct tm_kernel_events events;
+};
+/* Ask for what came after event @since. Any thread. */
+void tm_ring_ask(struct tm_core *core, const char *pool_name, uint64_t since,
+		 struct tm_ring_answer *ret);
+/*
+ * Take an answer over, and tell of the modes that the pool was in unseen. @seen: those that status
+ * lines showed since the last answer, bits 1 << mode. *ret is empty where nothing is known.
+ */
+void tm_ring_settle(struct tm_pool *pool, const struct tm_ring_answer *answer, unsigned int seen,
+		    struct tm_kernel_news *ret);
 
 /* queue.c: an operation's way from durable row to end */
 int tm_core_enlist(struct tm_core *core, struct tm_op *op,

@@ -5,6 +5,8 @@
  * Between the kernel's event and the larger table lie: one list of devices (main loop), one
  * status, one table load and one resume. Nothing on that path waits for the disk, and nothing is
  * executed. It is recorded afterwards: the live table is the truth, and a restart reads it.
+ * With our own target the load and the resume are a message, and what that remembers is asked for
+ * once the larger space is live.
  */
 
 #include <errno.h>
@@ -61,6 +63,9 @@ struct look {
 	bool vanished, remarked;
 	struct tm_error error;        /* of looking */
 	struct tm_error extend_error; /* of extending */
+	bool ask_ring;
+	uint64_t ring_since;
+	struct tm_ring_answer ring;
 	struct {
 		struct tm_uuid id;
 		char name[TM_NAME_MAX + 1];
@@ -297,6 +302,8 @@ static void work(struct look *l, uint64_t began)
 				(void)tm_error_set(&l->extend_error, TM_ERR_INTERNAL, EIO,
 						   "Extending pool %s failed.", p->name);
 		}
+		if (l->ask_ring)
+			tm_ring_ask(l->core, p->name, l->ring_since, &l->ring);
 		if (l->sample)
 			sample_volumes(l);
 	}
@@ -518,23 +525,29 @@ void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status,
 	pool->status = *status;
 	pool->status_valid = true;
 	pool->status_usec = tm_now_realtime_usec();
+	pool->modes_seen |= 1U << status->mode;
 	pool->backing_free_bytes = backing_free_bytes;
 	tm_pool_touch(pool);
 }
 
 static void tell_extended(struct tm_pool *pool, const struct look_space *s, const char *space,
-			  bool by_event)
+			  bool by_event, const struct tm_kernel_growth *growth, uint64_t unit)
 {
 	struct tm_event_spec spec = { .type = TM_EVENT_EXTENDED, .pool = pool };
 	char a[32], b[32];
+	json_t *data;
 
 	if (s->to_bytes <= s->from_bytes)
 		return;
-	spec.data = packed(json_pack(
-		"{s:s, s:I, s:I, s:I, s:s}", "space", space, "from", (json_int_t)s->from_bytes,
-		"to", (json_int_t)s->to_bytes, "reaction_usec", (json_int_t)s->reaction_usec,
-		"reason",
-		s->plan.verdict == TM_EXTEND_NOW ? (by_event ? "low-water" : "level") : "armed"));
+	data = json_pack("{s:s, s:I, s:I, s:I, s:s}", "space", space, "from",
+			 (json_int_t)s->from_bytes, "to", (json_int_t)s->to_bytes, "reaction_usec",
+			 (json_int_t)s->reaction_usec, "reason",
+			 s->plan.verdict == TM_EXTEND_NOW ? (by_event ? "low-water" : "level")
+							  : "armed");
+	if (data && growth->low_usec && tm_sat_mul(growth->blocks, unit) == s->to_bytes)
+		(void)json_object_set_new(data, "kernel_usec",
+					  json_integer((json_int_t)growth->low_usec));
+	spec.data = packed(data);
 	tm_record_event(pool->core, &spec,
 			"Pool %s was extended: %s space from %s to %s, live after %" PRIu64
 			".%03" PRIu64 " ms.",
@@ -714,12 +727,16 @@ static void settle(struct tm_pool *pool, struct look *l)
 			  pool->record.metadata_bytes != l->record.metadata_bytes;
 	const uint64_t close_look = watch_metadata(pool, l);
 	uint64_t data_retry, meta_retry, retry;
+	struct tm_kernel_news news;
 
 	/* What was read between two steps of an operation says nothing; a look follows its end. */
 	if (pool->look_crossed)
 		l->first.transaction_id = l->last.transaction_id =
 			pool->status_valid ? pool->status.transaction_id
 					   : pool->record.transaction_id;
+	tm_ring_settle(pool, &l->ring, pool->modes_seen | 1U << l->first.mode | 1U << l->last.mode,
+		       &news);
+	pool->modes_seen = 0;
 	tell_changes(pool, pool->status_valid ? &pool->status : NULL, low_water_before, &l->first,
 		     l->low_water_first);
 	pool->record.data_bytes = l->record.data_bytes;
@@ -727,8 +744,10 @@ static void settle(struct tm_pool *pool, struct look *l)
 	pool->record.metadata_bytes = l->record.metadata_bytes;
 	pool->record.metadata_reserve_bytes = l->record.metadata_reserve_bytes;
 	pool->record.low_water_bytes = l->record.low_water_bytes;
-	tell_extended(pool, &l->data, "data", l->seen_usec != 0);
-	tell_extended(pool, &l->metadata, "metadata", l->seen_usec != 0);
+	tell_extended(pool, &l->data, "data", l->seen_usec != 0, &news.data,
+		      pool->record.block_bytes);
+	tell_extended(pool, &l->metadata, "metadata", l->seen_usec != 0, &news.metadata,
+		      TM_METADATA_BLOCK);
 	data_retry = settle_space(pool, &pool->data, l, &l->data, "data", pool->record.block_bytes);
 	meta_retry = settle_space(pool, &pool->metadata, l, &l->metadata, "metadata",
 				  TM_METADATA_BLOCK);
@@ -911,6 +930,8 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 		}
 		l->n_volumes = n;
 	}
+	l->ask_ring = core->system.target_grows && !pool->ring_off;
+	l->ring_since = pool->ring.since;
 	l->let_go = pool->left_suspended;
 	pool->look_crossed = pool->running != NULL;
 	pool->looking = true;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/fsutil.h"
 #include "common/log.h"
 #include "core/internal.h"
 
@@ -140,6 +141,8 @@ void tm_pool_up(struct tm_pool *pool)
 	pool->dm_event_nr = info.event_nr;
 	pool->state = TM_POOL_ACTIVE;
 	pool->state_reason[0] = '\0';
+	if (!pool->ring.floor_ns)
+		pool->ring.floor_ns = tm_now_realtime_usec() * 1000;
 }
 
 void tm_pool_down(struct tm_pool *pool)
@@ -155,6 +158,9 @@ void tm_pool_down(struct tm_pool *pool)
 	pool->data.backoff = pool->metadata.backoff = (struct tm_backoff){ 0 };
 	pool->data.verdict = pool->metadata.verdict = TM_EXTEND_NOT_NEEDED;
 	pool->look_again = false;
+	pool->ring = (struct tm_kernel_ring){ 0 };
+	pool->ring_off = false;
+	pool->modes_seen = 0;
 	for (size_t i = 0; i < pool->n_volumes; i++) {
 		pool->volumes[i].active = false;
 		pool->volumes[i].mapped_valid = false;

@@ -27,6 +27,9 @@
 #define LINE_BUFFER  2048
 #define LIST_BUFFER  8192
 #define BUFFER_LIMIT ((size_t)64 << 20)
+/* The answer to a message of ours is far below the first; a newer target may have more to say. */
+#define MESSAGE_BUFFER ((size_t)8192)
+#define MESSAGE_LIMIT  ((size_t)1 << 20)
 
 _Static_assert((int)TM_DM_WIRE_UDEV_NO_SUBSYSTEM == DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG &&
 		       (int)TM_DM_WIRE_UDEV_NO_DISK == DM_UDEV_DISABLE_DISK_RULES_FLAG &&
@@ -360,18 +363,56 @@ int tm_dm_rename(struct tm_dm *dm, const char *from, const char *to, struct tm_e
 	return r < 0 ? fail(err, -r, "rename", from) : 0;
 }
 
+/* Send @message with room for an answer. *ret is the caller's to free. */
+static int send_message(struct tm_dm *dm, const char *name, const char *message, size_t room,
+			struct dm_ioctl **ret)
+{
+	int r = tm_dm_wire_message(name, message, room, ret);
+
+	return r < 0 ? r : control(dm, DM_TARGET_MSG, *ret);
+}
+
+static int message_refused(struct tm_error *err, int errnum, const char *message, const char *name)
+{
+	return tm_error_set(err, code_of(errnum), errnum,
+			    "device-mapper device \"%s\" refused the message \"%.100s\": %s", name,
+			    message,
+			    errnum == ENXIO ? "there is no such device" : errno_text(errnum));
+}
+
 int tm_dm_message(struct tm_dm *dm, const char *name, const char *message, struct tm_error *err)
 {
 	tm_auto_free struct dm_ioctl *io = NULL;
-	int r = tm_dm_wire_message(name, message, &io);
+	int r = send_message(dm, name, message, 0, &io);
 
-	if (r == 0)
-		r = control(dm, DM_TARGET_MSG, io);
-	if (r == 0)
-		return 0;
-	return tm_error_set(err, code_of(-r), -r,
-			    "device-mapper device \"%s\" refused the message \"%.100s\": %s", name,
-			    message, r == -ENXIO ? "there is no such device" : errno_text(-r));
+	return r < 0 ? message_refused(err, -r, message, name) : 0;
+}
+
+int tm_dm_ask(struct tm_dm *dm, const char *name, const char *message, char **ret,
+	      struct tm_error *err)
+{
+	int r;
+
+	*ret = NULL;
+	for (size_t room = MESSAGE_BUFFER;; room *= 2) {
+		tm_auto_free struct dm_ioctl *io = NULL;
+
+		r = send_message(dm, name, message, room, &io);
+		if (r < 0)
+			return message_refused(err, -r, message, name);
+		if (!(io->flags & DM_BUFFER_FULL_FLAG)) {
+			r = tm_dm_wire_parse_message(io, sizeof(*io) + room, ret);
+			break;
+		}
+		r = -E2BIG;
+		if (room >= MESSAGE_LIMIT)
+			break;
+	}
+	return r == 0 ? 0
+		      : tm_error_set(err, code_of(-r), -r,
+				     "device-mapper device \"%s\" did not answer the message "
+				     "\"%.100s\" as expected: %s",
+				     name, message, errno_text(-r));
 }
 
 /* ---- looking ------------------------------------------------------------------------------ */

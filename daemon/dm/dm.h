@@ -74,6 +74,9 @@ int tm_dm_rename(struct tm_dm *dm, const char *from, const char *to, struct tm_e
 /* Target message at sector 0. The errno is the target's (EEXIST, ENODATA, EINVAL, EOPNOTSUPP in
  * read-only modes). */
 int tm_dm_message(struct tm_dm *dm, const char *name, const char *message, struct tm_error *err);
+/* One that is answered; *ret is the caller's to free. -ENODATA: there was no answer. */
+int tm_dm_ask(struct tm_dm *dm, const char *name, const char *message, char **ret,
+	      struct tm_error *err);
 
 /* No error when it does not exist: ret->exists is false. */
 int tm_dm_info(struct tm_dm *dm, const char *name, struct tm_dm_info *ret, struct tm_error *err);

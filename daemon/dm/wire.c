@@ -122,17 +122,20 @@ int tm_dm_wire_load(const char *name, const struct tm_dm_target *targets, size_t
 	return 0;
 }
 
-int tm_dm_wire_message(const char *name, const char *message, struct dm_ioctl **ret)
+int tm_dm_wire_message(const char *name, const char *message, size_t answer, struct dm_ioctl **ret)
 {
 	size_t len = strlen(message) + 1;
 
 	*ret = NULL;
 	if (len == 1)
 		return -EINVAL;
-	if (len > REQUEST_MAX)
+	if (len > REQUEST_MAX || answer > REQUEST_MAX)
 		return -E2BIG;
 
 	size_t size = align_record(sizeof(struct dm_ioctl) + sizeof(struct dm_target_msg) + len);
+	/* The kernel puts the answer where the message was. */
+	if (size < align_record(sizeof(struct dm_ioctl) + answer))
+		size = align_record(sizeof(struct dm_ioctl) + answer);
 	struct dm_ioctl head;
 	int r = tm_dm_wire_header(&head, (uint32_t)size, name, 0);
 	if (r < 0)
@@ -200,6 +203,24 @@ int tm_dm_wire_parse_line(const struct dm_ioctl *io, size_t size, char *type, si
 	if (ret_length_sectors)
 		*ret_length_sectors = spec.length;
 	return 0;
+}
+
+int tm_dm_wire_parse_message(const struct dm_ioctl *io, size_t size, char **ret)
+{
+	const char *data;
+	size_t len;
+	int r;
+
+	*ret = NULL;
+	if (!(io->flags & DM_DATA_OUT_FLAG))
+		return -ENODATA;
+	r = payload(io, size, &data, &len);
+	if (r < 0)
+		return r;
+	if (strnlen(data, len) == len)
+		return -EBADMSG;
+	*ret = strdup(data);
+	return *ret ? 0 : -ENOMEM;
 }
 
 /* What the kernel's list tells beside the names grew with time. */

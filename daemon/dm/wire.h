@@ -41,8 +41,16 @@ uint32_t tm_dm_wire_cookie(enum tm_dm_udev udev);
 int tm_dm_wire_load(const char *name, const struct tm_dm_target *targets, size_t n, bool read_only,
 		    struct dm_ioctl **ret);
 
-/* A whole DM_TARGET_MSG request for sector 0, the same way. */
-int tm_dm_wire_message(const char *name, const char *message, struct dm_ioctl **ret);
+/* A whole DM_TARGET_MSG request for sector 0, the same way, with room for an answer of @answer
+ * bytes.
+ */
+int tm_dm_wire_message(const char *name, const char *message, size_t answer, struct dm_ioctl **ret);
+
+/*
+ * What a message was answered with, in an answer of at most @size bytes. *ret is the caller's to
+ * free. 0, -ENODATA when it was not answered, -ENOMEM, -EBADMSG when it makes no sense.
+ */
+int tm_dm_wire_parse_message(const struct dm_ioctl *io, size_t size, char **ret);
 
 /*
  * The first target of a DM_TABLE_STATUS answer of at most @size bytes. 0, -ENODATA when no table is

@@ -49,6 +49,20 @@ static void line(const struct dm_ioctl *io, size_t size)
 		require(memchr(type, '\0', sizeof(type)) && memchr(params, '\0', sizeof(params)));
 }
 
+static void message(struct dm_ioctl *io, size_t size)
+{
+	tm_auto_free char *text = NULL;
+	int r;
+
+	require(tm_dm_wire_parse_message(io, size, &text) == -ENODATA && !text);
+	io->flags |= DM_DATA_OUT_FLAG;
+	r = tm_dm_wire_parse_message(io, size, &text);
+	require(r == 0 || r == -EBADMSG);
+	require((r == 0) == (text != NULL));
+	if (r == 0)
+		require(strlen(text) < size - sizeof(*io));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0)
@@ -65,5 +79,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy((char *)io + sizeof(*io), data + 1, size - 1);
 	list(io, total);
 	line(io, total);
+	message(io, total);
 	return 0;
 }

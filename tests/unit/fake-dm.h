@@ -31,11 +31,14 @@ struct fake_kernel {
 	bool refuses;       /* a resume succeeds and nothing grows */
 	int load_error;     /* errno of loading a table; 0: none */
 	uint64_t more_meta; /* blocks that lie below and the next resume takes */
+	const char
+		*events; /* what it answers when asked for them; NULL: it knows no such message */
 	/* what was asked of it */
 	bool loaded;
 	struct tm_thin_pool_table table;
 	uint64_t table_blocks;
-	unsigned int n_status, n_loads, n_resumes;
+	unsigned int n_status, n_loads, n_resumes, n_grown, n_asked;
+	uint64_t since; /* asked for last */
 };
 
 static struct fake_kernel kernel = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -158,6 +161,43 @@ int tm_dm_resume(struct tm_dm *dm, const char *name, unsigned int flags, enum tm
 	return 0;
 }
 
+/* Of our own target; never before it grew. */
+int tm_dm_message(struct tm_dm *dm, const char *name, const char *message, struct tm_error *err)
+{
+	uint64_t blocks;
+
+	(void)dm;
+	TM_LOCK_SCOPE(&kernel.lock);
+	if (!fake_role(name) || !kernel.events)
+		return fake_refuse("message", EPERM, err);
+	if (sscanf(message, "grow_data %" SCNu64, &blocks) == 1) {
+		kernel.status.data_total = blocks;
+		if (kernel.status.mode == TM_MODE_OUT_OF_DATA_SPACE)
+			kernel.status.mode = TM_MODE_WRITE;
+		kernel.n_grown++;
+	} else if (sscanf(message, "set_low_water %" SCNu64, &blocks) == 1) {
+		kernel.mark_blocks = blocks;
+	} else {
+		return fake_refuse("message", EINVAL, err);
+	}
+	return 0;
+}
+
+int tm_dm_ask(struct tm_dm *dm, const char *name, const char *message, char **ret,
+	      struct tm_error *err)
+{
+	(void)dm;
+	TM_LOCK_SCOPE(&kernel.lock);
+	*ret = NULL;
+	if (!fake_role(name) || sscanf(message, "events %" SCNu64, &kernel.since) != 1)
+		return fake_refuse("message", EPERM, err);
+	kernel.n_asked++;
+	if (!kernel.events)
+		return fake_refuse("message", EINVAL, err);
+	*ret = strdup(kernel.events);
+	return *ret ? 0 : fake_refuse("message", ENOMEM, err);
+}
+
 /* ---- what nobody should ask for here --------------------------------------------------------- */
 
 int tm_dm_new(struct tm_dm **ret, struct tm_error *err)
@@ -202,12 +242,6 @@ int tm_dm_rename(struct tm_dm *dm, const char *from, const char *to, struct tm_e
 {
 	(void)dm, (void)from, (void)to;
 	return fake_refuse("rename", EPERM, err);
-}
-
-int tm_dm_message(struct tm_dm *dm, const char *name, const char *message, struct tm_error *err)
-{
-	(void)dm, (void)name, (void)message;
-	return fake_refuse("message", EPERM, err);
 }
 
 int tm_dm_list(struct tm_dm *dm, struct tm_dm_entry **ret, size_t *ret_n, struct tm_error *err)

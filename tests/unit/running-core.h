@@ -21,6 +21,7 @@ struct fixture {
 	struct core_fixture base; /* first: core_teardown gets it */
 	struct tm_pool *pool;
 	char told[1024]; /* types of events, joined by spaces */
+	char data[2048]; /* and their figures, a line each */
 };
 
 static inline void running_listen(void *userdata, const struct tm_event *events, size_t n)
@@ -32,6 +33,8 @@ static inline void running_listen(void *userdata, const struct tm_event *events,
 
 		(void)snprintf(f->told + len, sizeof(f->told) - len, "%s%s", len ? " " : "",
 			       tm_event_slug(events[i].type));
+		(void)snprintf(f->data + strlen(f->data), sizeof(f->data) - strlen(f->data), "%s\n",
+			       events[i].data ? events[i].data : "null");
 	}
 }
 
@@ -71,7 +74,7 @@ static inline void rest(struct fixture *f)
 static inline void told(struct fixture *f, const char *expected)
 {
 	assert_string_equal(f->told, expected);
-	f->told[0] = '\0';
+	f->told[0] = f->data[0] = '\0';
 }
 
 /* Look as after an event, and wait for all that follows. */

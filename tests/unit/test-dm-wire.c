@@ -129,7 +129,8 @@ static void load_refused(void **state)
 	params[17 << 20] = '\0';
 	const struct tm_dm_target large = { 0, 8, "linear", params };
 	assert_int_equal(tm_dm_wire_load("a", &large, 1, false, &io), -E2BIG);
-	assert_int_equal(tm_dm_wire_message("a", params, &io), -E2BIG);
+	assert_int_equal(tm_dm_wire_message("a", params, 0, &io), -E2BIG);
+	assert_int_equal(tm_dm_wire_message("a", "m", 17 << 20, &io), -E2BIG);
 	free(params);
 }
 
@@ -139,17 +140,25 @@ static void message(void **state)
 	struct dm_target_msg msg;
 
 	(void)state;
-	assert_int_equal(tm_dm_wire_message("p:_pool", "create_thin 7", &io), 0);
+	assert_int_equal(tm_dm_wire_message("p:_pool", "create_thin 7", 0, &io), 0);
 	const char *at = (const char *)io + io->data_start;
 	memcpy(&msg, at, sizeof(msg));
 	assert_int_equal(msg.sector, 0);
 	assert_string_equal(at + offsetof(struct dm_target_msg, message), "create_thin 7");
 	assert_true(at + sizeof(msg) + sizeof("create_thin 7") <= (const char *)io + io->data_size);
 
+	/* Room for an answer is more of the same, empty. */
+	tm_auto_free struct dm_ioctl *roomy = NULL;
+	assert_int_equal(tm_dm_wire_message("p:_pool", "events 0", 1000, &roomy), 0);
+	assert_true(roomy->data_size >= sizeof(*roomy) + 1000);
+	assert_int_equal(((const char *)roomy)[roomy->data_size - 1], '\0');
+	at = (const char *)roomy + roomy->data_start;
+	assert_string_equal(at + offsetof(struct dm_target_msg, message), "events 0");
+
 	struct dm_ioctl *none = (void *)1;
-	assert_int_equal(tm_dm_wire_message("p", "", &none), -EINVAL);
+	assert_int_equal(tm_dm_wire_message("p", "", 0, &none), -EINVAL);
 	assert_null(none);
-	assert_int_equal(tm_dm_wire_message("", "x", &none), -EINVAL);
+	assert_int_equal(tm_dm_wire_message("", "x", 0, &none), -EINVAL);
 	assert_null(none);
 }
 
@@ -181,6 +190,39 @@ static void answer_add(struct answer *a, const void *bytes, size_t len)
 	a->io = (struct dm_ioctl *)(void *)more;
 	a->size += len;
 	a->io->data_size = (uint32_t)a->size;
+}
+
+static void answered(void **state)
+{
+	struct answer a = answer_new(47, DM_DATA_OUT_FLAG);
+	char *text = (void *)1;
+
+	(void)state;
+	answer_add(&a, "7\n8", 4);
+	assert_int_equal(tm_dm_wire_parse_message(a.io, a.size, &text), 0);
+	assert_string_equal(text, "7\n8");
+	free(text);
+	/* What lies behind the answer is none of it. */
+	assert_int_equal(tm_dm_wire_parse_message(a.io, a.size - 1, &text), -EBADMSG);
+	assert_null(text);
+	a.io->data_size--;
+	assert_int_equal(tm_dm_wire_parse_message(a.io, a.size, &text), -EBADMSG);
+	a.io->data_size++;
+	a.io->data_start = (uint32_t)a.size + 1;
+	assert_int_equal(tm_dm_wire_parse_message(a.io, a.size, &text), -EBADMSG);
+	a.io->data_start = sizeof(*a.io);
+	a.io->flags = 0;
+	assert_int_equal(tm_dm_wire_parse_message(a.io, a.size, &text), -ENODATA);
+	assert_null(text);
+	free(a.io);
+
+	a = answer_new(47, DM_DATA_OUT_FLAG);
+	assert_int_equal(tm_dm_wire_parse_message(a.io, a.size, &text), -EBADMSG);
+	answer_add(&a, "", 1);
+	assert_int_equal(tm_dm_wire_parse_message(a.io, a.size, &text), 0);
+	assert_string_equal(text, "");
+	free(text);
+	free(a.io);
 }
 
 static void answer_pad(struct answer *a)
@@ -449,7 +491,7 @@ int main(void)
 		cmocka_unit_test(message),      cmocka_unit_test(line),
 		cmocka_unit_test(line_damaged), cmocka_unit_test(list),
 		cmocka_unit_test(list_large),   cmocka_unit_test(list_empty),
-		cmocka_unit_test(list_damaged),
+		cmocka_unit_test(list_damaged), cmocka_unit_test(answered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

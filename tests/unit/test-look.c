@@ -269,6 +269,173 @@ static void not_up(void **state)
 	told(f, "");
 }
 
+/* ---- with our own target --------------------------------------------------------------------- */
+
+/* What our target answers when it is asked for its events; NULL: it knows no such message. */
+static void ours_says(struct fixture *f, const char *text)
+{
+	f->base.core.system.target_grows = true;
+	TM_LOCK_SCOPE(&kernel.lock);
+	kernel.events = text;
+}
+
+/* The distribution's target is asked for nothing. */
+static void stock_is_not_asked(void **state)
+{
+	struct fixture *f = *state;
+
+	kernel.status.data_used = BLOCKS - MARK;
+	look(f);
+	assert_null(strstr(f->data, "kernel_usec"));
+	told(f, "low-space extended");
+	assert_int_equal(kernel.n_asked, 0);
+}
+
+/* It is asked once a look, for what is new; what began and ended unseen is told with its times. */
+static void unseen_is_told(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t at = f->pool->ring.floor_ns + 1000000000;
+	char text[256], began[32], ended[32], expected[512];
+
+	ours_says(f, "1\n1 5 mode rw");
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.n_asked, 1);
+	assert_int_equal(kernel.since, 0);
+
+	(void)snprintf(text, sizeof(text),
+		       "3\n2 %" PRIu64 " mode out_of_data_space\n3 %" PRIu64 " mode rw", at,
+		       at + 2000000000);
+	ours_says(f, text);
+	look(f);
+	(void)tm_time_format(at / 1000, began, sizeof(began));
+	(void)tm_time_format(at / 1000 + 2 * TM_USEC_PER_SEC, ended, sizeof(ended));
+	(void)snprintf(expected, sizeof(expected),
+		       "{\"from\":\"write\",\"to\":\"out_of_data_space\",\"began\":\"%s\","
+		       "\"ended\":\"%s\"}\n{\"until\":null,\"timed_out\":false,"
+		       "\"began\":\"%s\",\"ended\":\"%s\"}\n",
+		       began, ended, began, ended);
+	assert_string_equal(f->data, expected);
+	told(f, "mode-changed out-of-space");
+	assert_int_equal(kernel.since, 1);
+	assert_int_equal(kernel.n_asked, 2);
+
+	ours_says(f, "3");
+	look(f);
+	told(f, "");
+	assert_int_equal(kernel.since, 3);
+}
+
+/* What the status showed is told by it alone, whoever read it. */
+static void seen_is_told_once(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t at = f->pool->ring.floor_ns;
+	struct tm_thin_pool_status s;
+	char text[256];
+
+	f->pool->record.policy.data.enabled = false;
+	kernel.status.mode = TM_MODE_OUT_OF_DATA_SPACE;
+	kernel.status.data_used = BLOCKS;
+	(void)snprintf(text, sizeof(text), "2\n1 5 mode rw\n2 %" PRIu64 " mode out_of_data_space",
+		       at + 1);
+	ours_says(f, text);
+	look(f);
+	told(f, "low-space mode-changed out-of-space queueing");
+
+	kernel.status.mode = TM_MODE_WRITE;
+	(void)snprintf(text, sizeof(text), "3\n3 %" PRIu64 " mode rw", at + 2);
+	ours_says(f, text);
+	look(f);
+	told(f, "mode-changed queueing-ended");
+
+	s = kernel.status;
+	s.mode = TM_MODE_READ_ONLY;
+	tm_pool_saw(f->pool, &s, 0);
+	rest(f);
+	told(f, "mode-changed");
+	(void)snprintf(text, sizeof(text), "5\n4 %" PRIu64 " mode ro\n5 %" PRIu64 " mode rw",
+		       at + 3, at + 4);
+	ours_says(f, text);
+	look(f);
+	told(f, "mode-changed");
+}
+
+/* How long it took from when the kernel said so; only of the growth that is told of. */
+static void growth_is_timed(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t at = f->pool->ring.floor_ns;
+	uint64_t blocks;
+	char text[256];
+
+	/* To learn what it will grow to. */
+	ours_says(f, "0");
+	kernel.status.data_used = BLOCKS - MARK;
+	look(f);
+	assert_int_equal(kernel.n_grown, 1);
+	assert_int_equal(kernel.n_loads, 0);
+	assert_null(strstr(f->data, "kernel_usec"));
+	told(f, "low-space extended");
+
+	f->pool->record.data_reserve_bytes = 4 * BLOCKS * BLOCK;
+	blocks = kernel.status.data_total;
+	kernel.status.data_used = blocks - 1;
+	(void)snprintf(text, sizeof(text),
+		       "2\n1 %" PRIu64 " data_low 1\n2 %" PRIu64 " data_grown %" PRIu64, at + 1000,
+		       at + 43000, blocks + 1);
+	ours_says(f, text);
+	look(f);
+	assert_int_equal(kernel.n_grown, 2);
+	assert_null(strstr(f->data, "kernel_usec"));
+	told(f, "low-space extended");
+}
+
+static void growth_has_its_time(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t at = f->pool->ring.floor_ns;
+	char text[256];
+
+	/* All that is armed: known beforehand. */
+	f->pool->record.data_reserve_bytes = 64 * BLOCK;
+	kernel.status.data_used = BLOCKS - 1;
+	(void)snprintf(text, sizeof(text),
+		       "2\n1 %" PRIu64 " data_low 1\n2 %" PRIu64 " data_grown %u", at + 1000,
+		       at + 43000, BLOCKS + 64);
+	ours_says(f, text);
+	tm_pool_look(f->pool, tm_now_monotonic_usec());
+	while (!strstr(f->told, "extended"))
+		turn(f);
+	assert_int_equal(kernel.status.data_total, BLOCKS + 64);
+	assert_non_null(strstr(f->data, "\"kernel_usec\":42}"));
+	rest(f);
+}
+
+/* Without an answer that is understood it goes on as with the distribution's, and asks no more. */
+static void not_answered(void **state)
+{
+	static const char *const answers[] = { NULL, "", "nonsense", "3\n3 5 mode rw\n" };
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < TM_ARRAY_SIZE(answers); i++) {
+		const unsigned int before = kernel.n_asked;
+
+		ours_says(f, answers[i]);
+		look(f);
+		look(f);
+		told(f, "");
+		assert_true(f->pool->ring_off);
+		assert_int_equal(kernel.n_asked, before + 1);
+
+		/* Taken down and up it may have got another. */
+		tm_pool_down(f->pool);
+		tm_pool_up(f->pool);
+		assert_false(f->pool->ring_off);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, running_setup, running_teardown)
 
 int main(void)
@@ -287,6 +454,12 @@ int main(void)
 		TEST(moved_by_an_operation),
 		TEST(asked_for_during_a_look),
 		TEST(not_up),
+		TEST(stock_is_not_asked),
+		TEST(unseen_is_told),
+		TEST(seen_is_told_once),
+		TEST(growth_is_timed),
+		TEST(growth_has_its_time),
+		TEST(not_answered),
 	};
 
 	return cmocka_run_group_tests_name("look", tests, NULL, NULL);

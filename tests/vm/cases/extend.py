@@ -6,6 +6,7 @@ import errno
 import http.client
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -160,7 +161,10 @@ def exact_mark(t):
     if target.current() == "ours":  # it speaks up at the mark itself
         before = pools.last_seq()
         provision(left())
-        pools.wait_event("extended", before, 5, pool="tie")
+        event = pools.wait_event("extended", before, 5, pool="tie")
+        t.check(event["data"].get("kernel_usec", 0) > 0, f"since the kernel's own event: {event['data']}")
+        t.log(f"a tie: {event['data']['kernel_usec'] / 1000:.1f} ms since the kernel said so, "
+              f"{event['data']['reaction_usec'] / 1000:.1f} ms since it was heard")
         return
     come_to_the_mark()
     before = pools.last_seq()
@@ -169,6 +173,7 @@ def exact_mark(t):
     event = pools.wait_event("extended", before, 5, pool="tie")
     t.equal((event["data"]["space"], event["data"]["reason"]), ("data", "low-water"), "what was extended")
     t.check("low-space" in kinds(before, pool="tie"), "low-space was told")
+    t.check("kernel_usec" not in event["data"], "the distribution's target remembers nothing")
     took = event["data"]["reaction_usec"] / 1000
 
     pools.policy("tie", sample_seconds=5)
@@ -312,6 +317,74 @@ def no_backing(t):
     pools.destroy("tight")
 
 
+def unseen(t):
+    """What happened while nobody looked is told by what our target remembers, with its times."""
+    if t.target != "ours":
+        return
+    pools.create(t, "blind", 32, policy={"sample_seconds": 3600})
+    device = pools.volume("blind", "v", 512)
+    tm.wait_for(lambda: pools.pool("blind")["data"]["reserve"] >= 16 * MIB, 30, "an armed reserve")
+    room = pools.pool("blind")["data"]
+    room = room["size"] + room["reserve"]
+    pid, cursor = tm.main_pid(), tm.journal_cursor()
+
+    def runs_out(writer):
+        tm.wait_for(lambda: tm.thin_status("blind:_pool").mode == "out_of_data_space", 30, "no data space",
+                    every=0.1)
+        t.check(not writer.ended(), "the writer waits")
+
+    def spells(events):
+        return [(e["type"], e["data"].get("began"), e["data"].get("ended")) for e in events
+                if e["type"] in ("mode-changed", "out-of-space", "queueing")]
+
+    # It begins and ends, and the daemon finds a pool in good order.
+    before, since = pools.last_seq(), time.time()
+    os.kill(pid, signal.SIGSTOP)
+    t.defer(os.kill, pid, signal.SIGCONT)
+    writer = pools.Writer(device, 40, seed=61)
+    runs_out(writer)
+    tm.sh(["dmsetup", "message", "blind:_pool", "0", f"grow_data {room // 65536}"])
+    t.equal(writer.wait(60), 0, "the writer that waited")
+    t.equal(tm.thin_status("blind:_pool").mode, "write", "the mode, found by nobody")
+    until = time.time()
+    os.kill(pid, signal.SIGCONT)
+    told_of = pools.wait_event("out-of-space", before, 30, pool="blind")
+    mode = pools.wait_event("mode-changed", before, 5, pool="blind")
+    t.equal((mode["data"]["from"], mode["data"]["to"]), ("write", "out_of_data_space"), "the mode")
+    began, ended = (when(told_of["data"][key]) for key in ("began", "ended"))
+    t.check(since - 0.001 <= began <= ended <= until, f"its times: {since} {began} {ended} {until}")
+    t.equal((told_of["data"]["until"], told_of["data"]["timed_out"]), (None, False), "nothing waits any more")
+    t.equal(spells(pools.events(before, pool="blind")),
+            [(kind, told_of["data"]["began"], told_of["data"]["ended"]) for kind in ("mode-changed", "out-of-space")],
+            "told once")
+    shown = tm.sh(["thinmgr", "event", "list", "--pool", "blind"]).out
+    line = [text for text in shown.splitlines() if "had no data space" in text]
+    t.check(len(line) == 1 and told_of["data"]["began"] in line[0] and told_of["data"]["ended"] in line[0],
+            f"what the command shows: {shown}")
+    t.log(line[0].strip())
+    tm.verify_pattern(device, 40, 61)
+
+    # It lasts until the daemon looks: what it sees is told by that, and how long the kernel waited.
+    tm.wait_for(lambda: pools.pool("blind")["data"]["reserve"] >= 16 * MIB, 30, "an armed reserve")
+    room = pools.pool("blind")["data"]["free"] // MIB
+    before = pools.last_seq()
+    os.kill(pid, signal.SIGSTOP)
+    writer = pools.Writer(device, room + 16, seed=62, offset_mib=64)
+    runs_out(writer)
+    since = time.time()
+    waited = time.time() - since
+    os.kill(pid, signal.SIGCONT)
+    writer.finish(60)
+    extended = pools.wait_event("extended", before, 10, pool="blind")["data"]
+    t.check(extended["kernel_usec"] >= waited * 1e6, f"the kernel waited for {waited:.3f} s: {extended}")
+    t.equal([e["data"].get("began") for e in pools.events(before, pool="blind", type="out-of-space")], [None],
+            "told once, by its status")
+    t.log(f"extended {extended['kernel_usec'] / 1e6:.3f} s after the kernel said so, "
+          f"{extended['reaction_usec'] / 1e6:.3f} s after the daemon woke")
+    t.equal([e["MESSAGE"] for e in tm.journal(cursor) if "own record" in e.get("MESSAGE", "")], [], "warnings")
+    pools.destroy("blind")
+
+
 def sparse(t):
     pools.create(t, "thin", 256, backing={"sparse": True})
     device = pools.volume("thin", "v", 512)
@@ -350,7 +423,7 @@ def told(t, bus, stream, first):
             t.equal(data[1:5], [figures[k] for k in ("space", "from", "to", "reaction_usec")], "figures of Extended")
         elif member == "OutOfSpace":
             until = by_seq[data[-1]]["data"]["until"]
-            t.check(abs(data[1] / 1e6 - when(until)) < 0.01, "figures of OutOfSpace")
+            t.check(abs(data[1] / 1e6 - (when(until) if until else 0)) < 0.01, "figures of OutOfSpace")
     t.log(f"{len(events)} events, {len(signals)} signals")
 
 
@@ -425,7 +498,7 @@ def run(t):
     t.defer(stream.close)
     tm.wait_for(bus.listening, 15, "busctl listening")
     began = time.monotonic()
-    for part in (fast_writer, exact_mark, the_mark, by_hand, at_maximum, no_backing, sparse):
+    for part in (fast_writer, exact_mark, the_mark, by_hand, at_maximum, no_backing, unseen, sparse):
         part(t)
         t.log(f"{part.__name__}: {time.monotonic() - began:.1f} s")
         began = time.monotonic()

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What our target remembers of a pool, and its status does not show: when it spoke up, and modes
+ * that began and ended between two looks. Asked for when all that is urgent is done; a pool whose
+ * target does not answer, or not as expected, is managed by its status alone.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+#include "common/fsutil.h"
+#include "common/log.h"
+#include "core/internal.h"
+
+void tm_ring_ask(struct tm_core *core, const char *pool_name, uint64_t since,
+		 struct tm_ring_answer *ret)
+{
+	char name[TM_DM_NAME_SIZE], message[32];
+	tm_auto_free char *text = NULL;
+
+	ret->asked = true;
+	tm_dm_name(name, TM_ROLE_POOL, pool_name, NULL);
+	(void)snprintf(message, sizeof(message), "events %" PRIu64, since);
+	if (tm_dm_ask(core->dm, name, message, &text, &ret->error) < 0)
+		return;
+	if (tm_kernel_events_parse(text, since, &ret->events) < 0)
+		(void)tm_error_set(&ret->error, TM_ERR_KERNEL, EBADMSG,
+				   "the answer to the message \"%s\" makes no sense: \"%.80s\"",
+				   message, text);
+	else
+		ret->valid = true;
+}
+
+static json_t *times(const struct tm_kernel_spell *s, char began[32], char ended[32])
+{
+	(void)tm_time_format(s->began_ns / 1000, began, 32);
+	(void)tm_time_format(s->ended_ns / 1000, ended, 32);
+	return json_pack("{s:s, s:s}", "began", began, "ended", ended);
+}
+
+/* Takes both. */
+static char *joined(json_t *json, json_t *more)
+{
+	char *text = NULL;
+
+	if (json && more && json_object_update(json, more) == 0)
+		text = json_dumps(json, JSON_COMPACT);
+	json_decref(json);
+	json_decref(more);
+	return text;
+}
+
+static void tell_spell(struct tm_pool *pool, const struct tm_kernel_spell *s)
+{
+	struct tm_event_spec spec = { .type = TM_EVENT_MODE_CHANGED, .pool = pool };
+	char began[32], ended[32];
+	json_t *t = times(s, began, ended);
+
+	spec.data = joined(json_pack("{s:s, s:s}", "from", tm_mode_name(s->before), "to",
+				     tm_mode_name(s->mode)),
+			   t);
+	tm_record_event(pool->core, &spec, "Pool %s was in mode %s from %s to %s.",
+			pool->record.name, tm_mode_name(s->mode), began, ended);
+	if (s->mode != TM_MODE_OUT_OF_DATA_SPACE)
+		return;
+	spec.type = TM_EVENT_OUT_OF_SPACE;
+	spec.data = joined(json_pack("{s:n, s:b}", "until", "timed_out", (int)s->timed_out),
+			   times(s, began, ended));
+	tm_record_event(pool->core, &spec,
+			s->timed_out ? "Pool %s had no data space from %s to %s, and writes that "
+				       "waited for it failed."
+				     : "Pool %s had no data space from %s to %s.",
+			pool->record.name, began, ended);
+}
+
+void tm_ring_settle(struct tm_pool *pool, const struct tm_ring_answer *answer, unsigned int seen,
+		    struct tm_kernel_news *ret)
+{
+	struct tm_log_fields fields = { .pool = pool->record.name, .error = &answer->error };
+	const int r = answer->error.code ? -answer->error.errnum : 0;
+
+	*ret = (struct tm_kernel_news){ 0 };
+	if (!answer->asked)
+		return;
+	if (!answer->valid) {
+		/* A device that is gone is the look's to tell; the next answer will do. */
+		if (r == -ENXIO || r == -ENOMEM)
+			return;
+		pool->ring_off = true;
+		tm_log_fields(LOG_WARNING, &fields,
+			      "The kernel's own record of what happened to pool %s cannot be read, "
+			      "and thinmgrd goes on without it: %s",
+			      pool->record.name, answer->error.detail);
+		return;
+	}
+	if (answer->events.lost && pool->ring.since)
+		tm_log_fields(LOG_NOTICE, &(struct tm_log_fields){ .pool = pool->record.name },
+			      "More happened to pool %s than the kernel keeps: some of it is not "
+			      "told.",
+			      pool->record.name);
+	tm_kernel_ring_follow(&pool->ring, &answer->events, seen, ret);
+	for (size_t i = 0; i < ret->n_spells; i++)
+		tell_spell(pool, &ret->spells[i]);
+}
