@@ -54,27 +54,40 @@ static char *joined(json_t *json, json_t *more)
 	return text;
 }
 
-static void tell_spell(struct tm_pool *pool, const struct tm_kernel_spell *s)
+static char *mode_data(const struct tm_kernel_spell *s, enum tm_pool_mode from,
+		       enum tm_pool_mode to, char began[32], char ended[32])
+{
+	return joined(json_pack("{s:s, s:s}", "from", tm_mode_name(from), "to", tm_mode_name(to)),
+		      times(s, began, ended));
+}
+
+/* @followed: the next one to be told began as this ended. */
+static void tell_spell(struct tm_pool *pool, const struct tm_kernel_spell *s, bool followed)
 {
 	struct tm_event_spec spec = { .type = TM_EVENT_MODE_CHANGED, .pool = pool };
 	char began[32], ended[32];
-	json_t *t = times(s, began, ended);
 
-	spec.data = joined(json_pack("{s:s, s:s}", "from", tm_mode_name(s->before), "to",
-				     tm_mode_name(s->mode)),
-			   t);
+	spec.data = mode_data(s, s->before, s->mode, began, ended);
 	tm_record_event(pool->core, &spec, "Pool %s was in mode %s from %s to %s.",
 			pool->record.name, tm_mode_name(s->mode), began, ended);
-	if (s->mode != TM_MODE_OUT_OF_DATA_SPACE)
+	if (s->mode == TM_MODE_OUT_OF_DATA_SPACE) {
+		spec.type = TM_EVENT_OUT_OF_SPACE;
+		spec.data = joined(json_pack("{s:n, s:b}", "until", "timed_out", (int)s->timed_out),
+				   times(s, began, ended));
+		tm_record_event(pool->core, &spec,
+				s->timed_out
+					? "Pool %s had no data space from %s to %s, and writes "
+					  "that waited for it failed."
+					: "Pool %s had no data space from %s to %s.",
+				pool->record.name, began, ended);
+	}
+	if (followed)
 		return;
-	spec.type = TM_EVENT_OUT_OF_SPACE;
-	spec.data = joined(json_pack("{s:n, s:b}", "until", "timed_out", (int)s->timed_out),
-			   times(s, began, ended));
-	tm_record_event(pool->core, &spec,
-			s->timed_out ? "Pool %s had no data space from %s to %s, and writes that "
-				       "waited for it failed."
-				     : "Pool %s had no data space from %s to %s.",
-			pool->record.name, began, ended);
+	/* Who only follows the modes must not take it for the one it is in. */
+	spec.type = TM_EVENT_MODE_CHANGED;
+	spec.data = mode_data(s, s->mode, s->after, began, ended);
+	tm_record_event(pool->core, &spec, "Pool %s went from mode %s to %s at %s.",
+			pool->record.name, tm_mode_name(s->mode), tm_mode_name(s->after), ended);
 }
 
 void tm_ring_settle(struct tm_pool *pool, const struct tm_ring_answer *answer, unsigned int seen,
@@ -104,5 +117,7 @@ void tm_ring_settle(struct tm_pool *pool, const struct tm_ring_answer *answer, u
 			      pool->record.name);
 	tm_kernel_ring_follow(&pool->ring, &answer->events, seen, ret);
 	for (size_t i = 0; i < ret->n_spells; i++)
-		tell_spell(pool, &ret->spells[i]);
+		tell_spell(pool, &ret->spells[i],
+			   i + 1 < ret->n_spells &&
+				   ret->spells[i + 1].began_ns == ret->spells[i].ended_ns);
 }

@@ -163,6 +163,7 @@ static void change_mode(struct tm_kernel_ring *ring, enum tm_pool_mode mode, uin
 		ret->spells[ret->n_spells++] = (struct tm_kernel_spell){
 			.before = ring->before,
 			.mode = ring->mode,
+			.after = mode,
 			.began_ns = ring->began_ns,
 			.ended_ns = time_ns,
 			.timed_out = ring->timed_out,

@@ -54,7 +54,7 @@ struct tm_kernel_ring {
 
 /* A time in another mode than write, from its beginning to its end. */
 struct tm_kernel_spell {
-	enum tm_pool_mode before, mode;
+	enum tm_pool_mode before, mode, after;
 	uint64_t began_ns, ended_ns;
 	bool timed_out; /* writes waited for space for too long, and failed */
 };

@@ -312,12 +312,14 @@ static void unseen_is_told(void **state)
 	(void)tm_time_format(at / 1000, began, sizeof(began));
 	(void)tm_time_format(at / 1000 + 2 * TM_USEC_PER_SEC, ended, sizeof(ended));
 	(void)snprintf(expected, sizeof(expected),
-		       "{\"from\":\"write\",\"to\":\"out_of_data_space\",\"began\":\"%s\","
-		       "\"ended\":\"%s\"}\n{\"until\":null,\"timed_out\":false,"
-		       "\"began\":\"%s\",\"ended\":\"%s\"}\n",
-		       began, ended, began, ended);
+		       "{\"from\":\"write\",\"to\":\"out_of_data_space\",\"began\":\"%1$s\","
+		       "\"ended\":\"%2$s\"}\n{\"until\":null,\"timed_out\":false,"
+		       "\"began\":\"%1$s\",\"ended\":\"%2$s\"}\n"
+		       "{\"from\":\"out_of_data_space\",\"to\":\"write\",\"began\":\"%1$s\","
+		       "\"ended\":\"%2$s\"}\n",
+		       began, ended);
 	assert_string_equal(f->data, expected);
-	told(f, "mode-changed out-of-space");
+	told(f, "mode-changed out-of-space mode-changed");
 	assert_int_equal(kernel.since, 1);
 	assert_int_equal(kernel.n_asked, 2);
 
@@ -325,6 +327,15 @@ static void unseen_is_told(void **state)
 	look(f);
 	told(f, "");
 	assert_int_equal(kernel.since, 3);
+
+	/* One into the other: out, read-only, and back. */
+	(void)snprintf(text, sizeof(text),
+		       "6\n4 %" PRIu64 " mode out_of_data_space\n5 %" PRIu64 " mode ro\n6 %" PRIu64
+		       " mode rw",
+		       at + 3000000000, at + 4000000000, at + 5000000000);
+	ours_says(f, text);
+	look(f);
+	told(f, "mode-changed out-of-space mode-changed mode-changed");
 }
 
 /* What the status showed is told by it alone, whoever read it. */

@@ -355,7 +355,8 @@ def unseen(t):
     t.check(since - 0.001 <= began <= ended <= until, f"its times: {since} {began} {ended} {until}")
     t.equal((told_of["data"]["until"], told_of["data"]["timed_out"]), (None, False), "nothing waits any more")
     t.equal(spells(pools.events(before, pool="blind")),
-            [(kind, told_of["data"]["began"], told_of["data"]["ended"]) for kind in ("mode-changed", "out-of-space")],
+            [(kind, told_of["data"]["began"], told_of["data"]["ended"])
+             for kind in ("mode-changed", "out-of-space", "mode-changed")],
             "told once")
     shown = tm.sh(["thinmgr", "event", "list", "--pool", "blind"]).out
     line = [text for text in shown.splitlines() if "had no data space" in text]
