@@ -21,7 +21,7 @@ import target
 import thin
 import tm
 
-SUITES = ["bookworm", "trixie"]
+SUITES = ["trixie"]  # by its name on any
 LIMIT = 400
 PACKAGE = False
 MODULE = True

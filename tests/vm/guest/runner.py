@@ -118,6 +118,9 @@ def one(request: dict) -> dict:
         pass
     if status is None:
         os.waitpid(pid, 0)
+    # Events of what it made and removed: udev would still be at them in the next case, and take away
+    # links of the same names there.
+    tm.sh(["udevadm", "settle", "--timeout=60"], check=False, limit=90)
     ok = status in (0, 77)
     wanted = request.get("target", "stock")
     left = tm.leftovers()
