@@ -16,6 +16,7 @@ failures of the kernel are OSErrors with its errno.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import mmap
 import os
@@ -38,6 +39,7 @@ SHM = Path("/dev/shm/thinlab")
  F_DATA_OUT) = (1, 2, 16, 32, 64, 256, 1024, 2048, 4096, 65536)
 HEADER = struct.Struct("<3I2IIi3IQ128s129s7x")
 SPEC = struct.Struct("<QQiI16s")
+LIBC = ctypes.CDLL(None, use_errno=True)
 BLKDISCARD, BLKGETSIZE64 = 0x1277, 0x80081272
 
 
@@ -82,8 +84,11 @@ def _ioctl(number: int, name: str, flags: int = 0, data: bytes = b"", count: int
     HEADER.pack_into(buffer, 0, 4, 0, 0, size, HEADER.size, count, 0, flags, event_nr, 0, 0,
                      name.encode(), b"")
     buffer[HEADER.size:HEADER.size + len(data)] = data
+    # Not by fcntl: with so large a buffer it keeps all other threads from running.
     with open("/dev/mapper/control", "rb+", buffering=0) as control:
-        fcntl.ioctl(control, 0xC138FD00 | number, buffer, True)
+        if LIBC.ioctl(control.fileno(), ctypes.c_ulong(0xC138FD00 | number),
+                      (ctypes.c_char * size).from_buffer(buffer)) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     got = HEADER.unpack_from(buffer)
     minor = (got[10] & 0xff) | (got[10] >> 12 & 0xfff00)
     return Info(got[6], got[7], got[8], minor, got[5]), bytes(buffer[got[4]:got[3]])
