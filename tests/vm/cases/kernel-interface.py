@@ -14,7 +14,7 @@ import thin
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 120
+LIMIT = 180
 PACKAGE = False
 MODULE = True
 
@@ -57,6 +57,12 @@ BAD_MESSAGES = [
     "set_transaction_id 1 x", "set_transaction_id 1 2 3",
     "release_metadata_snap", "release_metadata_snap 1", "reserve_metadata_snap 1",
 ]
+# What some of them are refused with, in words of ours.
+REASONS = {
+    "nonsense": "EINVAL", "create_thin x": "EINVAL", "create_thin 16777216": "EINVAL", "create_thin 1 2": "EINVAL",
+    "create_thin 0": "EEXIST", "create_snap 1 0": "EEXIST", "create_snap 5 99": "ENODATA", "delete 99": "ENODATA",
+    "delete 0": "EBUSY", "set_transaction_id 7 8": "EINVAL", "grow_data 1": "EINVAL", "events x": "EINVAL",
+}
 # Of ours only; the distribution's knows none of these words.
 BAD_MESSAGES_OURS = [
     "set_low_water", "set_low_water x", "set_low_water -1", "set_low_water 1 2",
@@ -87,9 +93,18 @@ class Answers:
         self.t = t
         self.which = which
         self.got = {}
+        self.log = thin.KernelLog()
+        t.defer(self.log.close)
 
     def take(self, text, code):
         self.got[text] = code
+
+    def said_why(self, text, *words):
+        """Ours tells the kernel log why it refused something: a line with these words."""
+        lines = self.log.new()
+        if self.which == "ours":
+            self.t.check(any(all(word in line for word in words) for line in lines),
+                         f"the kernel log says why {text!r} is refused: {lines}")
 
 
 def pool_tables(t, answers):
@@ -120,7 +135,10 @@ def pool_tables(t, answers):
     before = meta.file.read_bytes(), garbage.file.read_bytes(), empty.file.read_bytes()
     for text in BAD_TABLES:
         device = thin.Device(t, "pt")
+        answers.log.new()
         code = thin.error_of(device.load, line(text))
+        if code:
+            answers.said_why(text, "table: ", ": thin-pool: ")
         t.check(not device.info().waiting or not code, f"{answers.which}: {text!r} is refused whole")
         device.remove()
         t.check(free(meta) and free(data) and free(garbage) and free(small) and free(empty),
@@ -186,7 +204,9 @@ def thin_tables(t, answers):
     opened = pool.info().open_count
     for text in BAD_THINS:
         device = thin.Device(t, "tt")
+        answers.log.new()
         answers.take(f"thin: {text}", thin.error_of(device.load, line(text)))
+        answers.said_why(text, "table: ", ": thin: ")
         device.remove()
         t.equal(pool.info().open_count, opened, f"{answers.which}: users of the pool after {text!r}")
         t.equal(linear.info().open_count, 0, f"{answers.which}: users of the origin after {text!r}")
@@ -221,8 +241,11 @@ def messages(t, answers):
     before, dumped = state(), thin.dump(pool)
     before = state()
     for text in BAD_MESSAGES + BAD_MESSAGES_OURS:
+        answers.log.new()
         code = thin.error_of(pool.message, text)
         answers.take(f"message: {text}", code)
+        if code:
+            answers.said_why(text, "essage", *text.split()[:1])
         if not code:  # the lists say which; put it back
             pool.message("delete " + text.split()[1])
             before = state()
@@ -383,6 +406,7 @@ def additions(t):
     t.equal(pool.state().metadata_total, 700, "metadata after")
     pool.message("grow_metadata 1024")
     t.equal((pool.state().metadata_total, pool.state().metadata_mark), (1024, 256), "all of it, and its mark")
+    t.equal([event[1:] for event in causes(pool)][-2:], [("metadata_grown", "700"), ("metadata_grown", "1024")], "events")
 
     # The ring keeps the last; numbers go on.
     for _ in range(70):
@@ -418,6 +442,8 @@ def compare(t, ours, stock):
         elif ours[text] != stock[text]:
             shown = [named(x) if isinstance(x, int) else x for x in (ours[text], stock[text])]
             wrong.append(f"{text!r}: ours {shown[0]}, the distribution's {shown[1]}")
+    wrong += [f"message: {text!r} is refused with {named(ours['message: ' + text])}, not {reason}"
+              for text, reason in REASONS.items() if named(ours["message: " + text]) != reason]
     for kind, texts in (("pool", BAD_TABLES), ("thin", BAD_THINS), ("message", BAD_MESSAGES + BAD_MESSAGES_OURS)):
         wrong += [f"{kind}: {text!r} is accepted" for text in texts if not ours[f"{kind}: {text}"]]
     for line in wrong:

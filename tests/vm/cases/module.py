@@ -41,6 +41,25 @@ def loads(t):
     t.log(f"version {version} loads and unloads")
 
 
+def parameters(t):
+    """Each is described, has its default, takes another value while it runs and none that is no number."""
+    target.use("ours")
+    said = tm.sh(["modinfo", "-p", target.OURS]).out
+    for name, default in (("no_space_timeout", "60"), ("snapshot_copy_throttle", "100")):
+        t.check(any(line.startswith(f"{name}:") and len(line) > len(name) + 20 for line in said.splitlines()),
+                f"{name} is described: {said}")
+        path = thin.parameter(name)
+        t.equal(path.read_text().strip(), default, f"{name} by default")
+        path.write_text("7\n")
+        t.equal(path.read_text().strip(), "7", f"{name} when it was written")
+        t.check(thin.error_of(path.write_text, "x\n") != 0, f"{name} is a number")
+    target.unload()
+    t.equal(target.load_ours("no_space_timeout=3", "snapshot_copy_throttle=50").status, 0, "insmod with parameters")
+    t.equal([thin.parameter(name).read_text().strip() for name in ("no_space_timeout", "snapshot_copy_throttle")],
+            ["3", "50"], "parameters when it was loaded")
+    target.unload()
+
+
 def refuses(t):
     """Names that are taken stay with who has them, whoever came first."""
     target.use("stock")
@@ -117,6 +136,7 @@ def run(t):
     t.defer(target.use, t.target)
     thin.quiet(t)
     loads(t)
+    parameters(t)
     refuses(t)
     busy(t)
     hands_over(t)
