@@ -51,10 +51,10 @@ struct dtm_device;   /* a thin device that is open */
  * Opens what is on the device; where its first block is all zeroes, and format is allowed, makes
  * empty metadata there first. The result is freed by dtm_metadata_close().
  *
- * -EINVAL: the data block size is not the one in the superblock, or the metadata is larger than
- * the device; -EILSEQ, -ENOTBLK: no superblock, or a damaged one; -EPERM: nothing is there and
- * format is not allowed; -EROFS: nor can it be made there; -EOPNOTSUPP: features this does not know
- * (compat_ro ones only count when the device is writable); -EIO; -ENOMEM. Says why in the kernel
+ * -EINVAL: the data block size is not the one in the superblock, the metadata is larger than the
+ * device, or it has features this does not know (compat_ro ones only count when the device is
+ * writable); -EILSEQ, -ENOTBLK: no superblock, or a damaged one; -EPERM: nothing is there and
+ * format is not allowed; -EROFS: nor can it be made there; -EIO; -ENOMEM. Says why in the kernel
  * log.
  */
 struct dtm_metadata *dtm_metadata_open(struct block_device *bdev, sector_t data_block_sectors,

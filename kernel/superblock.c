@@ -116,16 +116,16 @@ int dtm_superblock_check_features(const struct dtm_superblock *sb, bool writable
 	if (version > DTM_SUPERBLOCK_VERSION) {
 		DMERR("%pg: the metadata is of version %u; only up to %u is known", bdev, version,
 		      DTM_SUPERBLOCK_VERSION);
-		return -EOPNOTSUPP;
+		return -EINVAL;
 	}
 	if (incompat) {
 		DMERR("%pg: the metadata uses features that are not known: %#x", bdev, incompat);
-		return -EOPNOTSUPP;
+		return -EINVAL;
 	}
 	if (writable && compat_ro) {
 		DMERR("%pg: the metadata may not be written: features that are not known: %#x",
 		      bdev, compat_ro);
-		return -EOPNOTSUPP;
+		return -EINVAL;
 	}
 	return 0;
 }

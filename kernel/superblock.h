@@ -88,7 +88,7 @@ int dtm_superblock_read(struct dm_block_manager *bm, union dtm_superblock_image 
 /* Writes and flushes it, without a read, also where the block manager is set read-only. */
 int dtm_superblock_write(struct dm_block_manager *bm, const union dtm_superblock_image *image);
 
-/* 0, or -EOPNOTSUPP where something newer than this wrote it; name: for the message. */
+/* 0, or -EINVAL where something newer than this wrote it; name: for the message. */
 int dtm_superblock_check_features(const struct dtm_superblock *sb, bool writable,
 				  struct block_device *bdev);
 
