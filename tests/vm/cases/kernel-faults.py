@@ -15,7 +15,7 @@ import thin
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 150
+LIMIT = 200
 PACKAGE = False
 MODULE = True
 
@@ -357,6 +357,7 @@ def metadata_errors(t, how):
     thin.fill(vol, 1, 1, 9)  # in place
     sure(t, thin.error_of(bystander.flush), "EIO", "fsync of a write in place")
     bystander.close()
+    t.check(("needs_check", "1") in causes(pool), "the event of it")
     # Neither more space nor a table that asks for it helps.
     pool.change(features="")
     t.equal((pool.state().mode, pool.state().needs_check), ("ro", True), "a table that asks for write mode")
@@ -364,6 +365,8 @@ def metadata_errors(t, how):
     t.check(thin.error_of(pool.message, "grow_data 1024") == errno.EPERM, "no growth with needs_check")
     pool.metadata.resize(4 * MIB)
     sure(t, thin.error_of(pool.message, "grow_metadata 1024"), "EPERM", "no growth of metadata")
+    sure(t, thin.error_of(pool.load, pool.line(1024 * 128)), "EPERM", "a longer table, when it is loaded")
+    pool.clear()
     pool.suspend()
     pool.resume()
     t.equal((pool.state().data_total, pool.state().metadata_total), (512, 512), "sizes")
@@ -386,6 +389,59 @@ def metadata_errors(t, how):
     vol = pool.thin(0, 16 * MIB)
     thin.fill(vol, 20, 1, 1)
     thin.flush(vol)
+    end(pool, vol)
+
+
+def damaged(t):
+    """Committed metadata that is damaged when a transaction has to be taken back: Fail. All I/O fails, also what
+    waited; nothing can be made of the pool (rows 4, 5); and once it is taken down and repaired, all is there."""
+    meta, data = disks(t, data=4 * MIB)
+    with thin.no_space_timeout(0):
+        pool = thin.Pool(t, meta, data)
+        vol = pool.make(0, 16 * MIB)
+        thin.fill(vol, 0, 64, 1)
+        thin.flush(vol)
+        waiting = thin.Background(thin.fill, vol, 100, 1, 1)
+        tm.wait_for(lambda: pool.mode() == "out_of_data_space", 20, "out of data space")
+        since = newest(pool)
+        meta.fail("error_writes")
+        with meta.file.open("rb+") as file:
+            # Where the counts of metadata blocks are; see the superblock's layout.
+            file.seek(192 + 16)
+            at = int.from_bytes(file.read(8), "little") * 4096
+            file.seek(at)
+            good = file.read(4096)
+            file.seek(at)
+            file.write(b"damaged" + good[7:])
+        t.check(thin.error_of(pool.message, "create_thin 5") != 0, "a message that cannot be committed")
+        t.equal((pool.status().strip(), vol.status().strip()), ("Fail", "Fail"), "both statuses")
+        sure(t, waiting.ended(), "EIO", "the write that waited")
+    t.check(("mode", "Fail") in causes(pool, since), "the event of it")
+    for _ in range(2):
+        sure(t, thin.error_of(thin.read, vol, 0, 1), "EIO", "a read")
+        sure(t, thin.error_of(thin.fill, vol, 0, 1, 1), "EIO", "a write in place")
+        sure(t, thin.error_of(thin.fill, vol, 101, 1, 1), "EIO", "a write to a hole")
+        sure(t, thin.error_of(thin.flush, vol), "EIO", "a flush")
+        t.check(thin.error_of(thin.discard, vol, 0, 128) != 0, "a discard")
+        for text in ("create_thin 6", "delete 0", "set_transaction_id 0 1", "grow_data 64", "grow_metadata 512"):
+            t.check(thin.error_of(pool.message, text) != 0, f"{text} fails")
+        sure(t, thin.error_of(pool.thin, 0, MIB, "no"), "EINVAL", "a thin device")
+        sure(t, thin.error_of(pool.load, pool.line()), "EINVAL", "another table")
+        t.equal(pool.info().open_count, 1, "users of the pool")
+        pool.suspend()
+        pool.resume()
+        t.equal(pool.mode(), "Fail", "the mode after a resume")
+    vol.remove()
+    pool.remove()
+    meta.heal()
+    t.check(thin.check_fails(meta), "thin_check sees the damage")
+    with meta.file.open("rb+") as file:
+        file.seek(at)
+        file.write(good)
+    thin.clear_needs_check(meta)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.thin(0, 16 * MIB)
+    t.equal(thin.read(vol, 0, 64 * 128), b"\1" * (64 * KIB64), "what was durable")
     end(pool, vol)
 
 
@@ -499,7 +555,7 @@ PARTS = {
     "full_metadata, small": lambda t: full_metadata(t, 256 << 10),
     "metadata_errors, no writes": lambda t: metadata_errors(t, "error_writes"),
     "metadata_errors, nothing": lambda t: metadata_errors(t, "error"),
-    "data_errors": data_errors, "two_pools": two_pools, "removal": removal,
+    "damaged": damaged, "data_errors": data_errors, "two_pools": two_pools, "removal": removal,
 }
 
 
