@@ -45,9 +45,12 @@ static void fail(struct dtm_io *io, blk_status_t status)
 static void passed_down(struct bio *bio)
 {
 	struct dtm_io *io = bio->bi_private;
+	struct dtm_pool *pool = io->thin->pool;
 
 	/* That the device did not want it is no error: the blocks are given back all the same. */
 	bio_put(bio);
+	if (io->run.shared && atomic_dec_and_test(&pool->passdowns))
+		wake_up_all(&pool->idle);
 	dtm_awaited(io);
 }
 
@@ -68,6 +71,8 @@ static void pass_down(struct dtm_io *io, u64 begin, u64 end)
 		bio->bi_private = io;
 		bio->bi_end_io = passed_down;
 		atomic_inc(&io->awaited);
+		if (io->run.shared) /* it is free already */
+			atomic_inc(&pool->passdowns);
 		submit_bio(bio);
 		sector += n;
 		left -= n;
@@ -106,11 +111,6 @@ static void discarded(struct dtm_io *io)
 
 static void discarded_unshared(struct dtm_io *io)
 {
-	struct dtm_pool *pool = io->thin->pool;
-
-	if (atomic_dec_and_test(&pool->passdowns))
-		wake_up_all(&pool->idle);
-	dtm_pool_wake(pool); /* somebody may wait for a commit */
 	next_run(io);
 }
 
@@ -189,7 +189,6 @@ static bool discard_shared(struct dtm_io *io)
 	}
 	io->next = discarded_unshared;
 	atomic_set(&io->awaited, 1);
-	atomic_inc(&pool->passdowns);
 	r = pass_down_unused(io);
 	if (r) {
 		DMERR("%s: cannot see which blocks are unused (%d): they are not discarded on the "
@@ -197,11 +196,7 @@ static bool discard_shared(struct dtm_io *io)
 		      dm_device_name(pool->md), r);
 		dtm_pool_change_failed(pool, "count uses of blocks", r);
 	}
-	if (!all_here(io))
-		return false;
-	if (atomic_dec_and_test(&pool->passdowns))
-		wake_up_all(&pool->idle);
-	return true;
+	return all_here(io);
 }
 
 /* The same of runs that are not. */
@@ -276,6 +271,12 @@ static void next_run(struct dtm_io *io)
 		}
 		if (r) {
 			fail(io, BLK_STS_IOERR);
+			return;
+		}
+		/* It would delay who waits for a commit for as long as discards come. */
+		if (down && io->run.shared && pool->commit_wanted) {
+			io->next = next_run;
+			list_add_tail(&io->list, &pool->after_commit);
 			return;
 		}
 		if (!down)

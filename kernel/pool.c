@@ -51,6 +51,7 @@ static struct dtm_pool *make_pool(struct mapped_device *md, struct block_device 
 	spin_lock_init(&pool->lock);
 	pool->gate_closing = true; /* until it is resumed */
 	pool->gate_closed = true;
+	INIT_LIST_HEAD(&pool->after_commit);
 	INIT_LIST_HEAD(&pool->ready);
 	bio_list_init(&pool->flushes);
 	bio_list_init(&pool->completing);

@@ -137,6 +137,10 @@ struct dtm_pool {
 	struct delayed_work commit_tick, no_space_timeout;
 	unsigned long last_commit; /* jiffies */
 
+	/* Under engine. */
+	bool commit_wanted;            /* as soon as nothing is in the way */
+	struct list_head after_commit; /* changes that go on then; by dtm_change.list */
+
 	spinlock_t lock;
 	bool gate_closing; /* nothing new begins */
 	bool gate_closed;  /* nothing moves; waking the worker leaves a note */

@@ -49,7 +49,7 @@ static int allocate(struct dtm_io *io, u64 *ret_block)
 		return -ENOSPC;
 	}
 	/* Blocks that this transaction freed can be had once it is committed. */
-	if (!r && !sizes.data_free && !atomic_read(&pool->passdowns)) {
+	if (!r && !sizes.data_free) {
 		r = dtm_pool_commit(pool);
 		if (r) {
 			dtm_fail(io, BLK_STS_IOERR);

@@ -43,6 +43,11 @@ int dtm_pool_commit(struct dtm_pool *pool)
 		return 0;
 	if (!dtm_mode_may_change(pool->mode))
 		return -EROFS;
+	/*
+	 * Blocks that are free already are being discarded: others may have them once this is
+	 * committed, so not before that has ended. No more of it begins without the engine.
+	 */
+	wait_event(pool->idle, !atomic_read(&pool->passdowns));
 	/* A mapping must not be found after a crash before the data it leads to. */
 	r = blkdev_issue_flush(pool->data_bdev);
 	if (r) {
@@ -64,16 +69,30 @@ static bool commit_is_due(struct dtm_pool *pool)
 	       time_after_eq(jiffies, pool->last_commit + COMMIT_PERIOD);
 }
 
+static bool somebody_waits(struct dtm_pool *pool)
+{
+	bool waits;
+
+	spin_lock_irq(&pool->lock);
+	waits = !bio_list_empty(&pool->flushes) || !bio_list_empty(&pool->completing);
+	spin_unlock_irq(&pool->lock);
+	return waits;
+}
+
 static void commit_for_those_who_wait(struct dtm_pool *pool)
 {
 	struct bio_list flushes, completing;
 	struct bio *bio;
 	int r;
 
-	/* Blocks that are free already are being discarded: free for others they may only be
-	 * then. The end of that wakes the worker. */
+	if (!pool->commit_wanted && !somebody_waits(pool) && !commit_is_due(pool))
+		return;
+	/* What a commit has to wait for ends by itself, and wakes the worker; others go on
+	 * meanwhile, but discards do not begin more of it. */
+	pool->commit_wanted = true;
 	if (atomic_read(&pool->passdowns))
 		return;
+	pool->commit_wanted = false;
 	bio_list_init(&flushes);
 	bio_list_init(&completing);
 	spin_lock_irq(&pool->lock);
@@ -83,8 +102,6 @@ static void commit_for_those_who_wait(struct dtm_pool *pool)
 	bio_list_init(&pool->completing);
 	spin_unlock_irq(&pool->lock);
 
-	if (bio_list_empty(&flushes) && bio_list_empty(&completing) && !commit_is_due(pool))
-		return;
 	r = dtm_pool_commit(pool);
 	while ((bio = bio_list_pop(&completing))) {
 		bio->bi_status = r ? BLK_STS_IOERR : BLK_STS_OK;
@@ -99,6 +116,12 @@ static void commit_for_those_who_wait(struct dtm_pool *pool)
 		}
 		io->committed = true;
 		dtm_map_later(io->thin, bio);
+	}
+	if (!list_empty(&pool->after_commit)) {
+		spin_lock_irq(&pool->lock);
+		list_splice_tail_init(&pool->after_commit, &pool->ready);
+		spin_unlock_irq(&pool->lock);
+		dtm_pool_wake(pool);
 	}
 }
 
