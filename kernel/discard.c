@@ -12,6 +12,8 @@
  * 2. A run that may be shared is given back first; only then can be told which of its blocks
  *    nobody uses any more. Those are discarded, and no transaction is committed until that has
  *    ended (pool->passdowns), for only a commit makes them free for others.
+ * 3. A block that is unused by now only because another device has a copy of it instead, since the
+ *    last commit, is what that device has after a crash. So that is committed first.
  */
 
 #include "pool.h"
@@ -148,6 +150,13 @@ static int pass_down_unused(struct dtm_io *io)
 	return 0;
 }
 
+/* Did a copy take the place of one of its blocks in this transaction? */
+static bool was_left(const struct dtm_pool *pool, const struct dtm_run *run)
+{
+	return run->block < pool->left_end &&
+	       run->block + (run->virtual_end - run->virtual_begin) > pool->left_begin;
+}
+
 /*
  * The run that was found, and those that follow it, as long as they are not shared: discarded on
  * the data device side by side, then unmapped with one call. io->run is what lies from the first to
@@ -273,8 +282,9 @@ static void next_run(struct dtm_io *io)
 			fail(io, BLK_STS_IOERR);
 			return;
 		}
-		/* It would delay who waits for a commit for as long as discards come. */
-		if (down && io->run.shared && pool->commit_wanted) {
+		/* Or it would delay who waits for a commit for as long as discards come. */
+		if (down && io->run.shared && (pool->commit_wanted || was_left(pool, &io->run))) {
+			pool->commit_wanted = true;
 			io->next = next_run;
 			list_add_tail(&io->list, &pool->after_commit);
 			return;

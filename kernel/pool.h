@@ -140,6 +140,7 @@ struct dtm_pool {
 	/* Under engine. */
 	bool commit_wanted;            /* as soon as nothing is in the way */
 	struct list_head after_commit; /* changes that go on then; by dtm_change.list */
+	u64 left_begin, left_end;      /* data blocks that copies took the place of, not committed */
 
 	spinlock_t lock;
 	bool gate_closing; /* nothing new begins */
@@ -301,6 +302,8 @@ struct dtm_io {
 	atomic_t awaited;
 	blk_status_t status;
 	u64 block; /* data block of the first */
+	bool copied;
+	u64 old_block; /* then: what it was copied from */
 	u64 at;    /* discards: reached so far */
 	struct dtm_run run;
 };

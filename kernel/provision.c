@@ -83,6 +83,18 @@ static void complete_overwrite(struct dtm_pool *pool, struct bio *bio)
 	}
 }
 
+/* What has it after a crash before the next commit: see discard.c. */
+static void left(struct dtm_pool *pool, u64 block)
+{
+	if (pool->left_begin == pool->left_end) {
+		pool->left_begin = block;
+		pool->left_end = block + 1;
+	} else {
+		pool->left_begin = min(pool->left_begin, block);
+		pool->left_end = max(pool->left_end, block + 1);
+	}
+}
+
 static void map_block(struct dtm_io *io)
 {
 	struct dtm_thin *thin = io->thin;
@@ -102,6 +114,8 @@ static void map_block(struct dtm_io *io)
 		if (r) {
 			dtm_pool_metadata_failed(pool, "map a block", r);
 			io->status = BLK_STS_IOERR;
+		} else if (io->copied) {
+			left(pool, io->old_block);
 		}
 	}
 	if (io->status) {
@@ -250,6 +264,8 @@ void dtm_provision(struct dtm_io *io)
 	if (allocate(io, &block))
 		return;
 	io->block = block;
+	io->copied = !r;
+	io->old_block = r ? 0 : mapping.block;
 	if (r)
 		fill_hole(io);
 	else

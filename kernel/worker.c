@@ -60,6 +60,7 @@ int dtm_pool_commit(struct dtm_pool *pool)
 		return r;
 	}
 	pool->last_commit = jiffies;
+	pool->left_begin = pool->left_end = 0;
 	return 0;
 }
 
