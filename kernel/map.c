@@ -198,13 +198,6 @@ static enum way discard_way(struct dtm_thin *thin, struct bio *bio)
 	return WAY_TAKEN;
 }
 
-/* What has to be durable before it may be done, is not yet: it waits for a commit. */
-static bool needs_commit(struct dtm_thin *thin, struct bio *bio)
-{
-	return op_is_flush(bio->bi_opf) && !dtm_io_of(bio)->committed &&
-	       dtm_device_changed(thin->device);
-}
-
 static void wait_for_commit(struct dtm_pool *pool, struct bio *bio)
 {
 	unsigned long flags;
@@ -215,19 +208,37 @@ static void wait_for_commit(struct dtm_pool *pool, struct bio *bio)
 	dtm_pool_wake(pool);
 }
 
-static enum way look_up(struct dtm_thin *thin, struct bio *bio, bool wait)
+/*
+ * A flush, or FUA. What has to be durable first is not yet: it waits for a commit. The mapping is
+ * looked up before this, for one that was just made is to be durable as well.
+ */
+static enum way flush_way(struct dtm_thin *thin, struct bio *bio, bool committed)
+{
+	if (!committed && dtm_device_changed(thin->device)) {
+		wait_for_commit(thin->pool, bio);
+		return WAY_TAKEN;
+	}
+	/* In this order: without changes to commit they may just have been lost. */
+	return dtm_device_lost_changes(thin->device) ? WAY_FAIL : WAY_SEND;
+}
+
+static enum way look_up(struct dtm_thin *thin, struct bio *bio, bool wait, bool committed)
 {
 	struct dtm_pool *pool = thin->pool;
 	const u64 block = dtm_block_of(pool, bio->bi_iter.bi_sector);
 	struct dtm_mapping mapping;
+	enum way way = WAY_SEND;
 	int r;
 
 	if (dtm_cell_join(&thin->cells, bio, block, block + 1))
 		return WAY_TAKEN;
 	r = dtm_device_find(thin->device, block, wait, &mapping);
 	if (!r && !(mapping.shared && op_is_write(bio_op(bio)))) {
-		aim(pool, bio, mapping.block);
-		return WAY_SEND;
+		if (op_is_flush(bio->bi_opf))
+			way = flush_way(thin, bio, committed);
+		if (way == WAY_SEND)
+			aim(pool, bio, mapping.block);
+		return way;
 	}
 	if (r == -EWOULDBLOCK)
 		return WAY_LATER;
@@ -245,27 +256,26 @@ static enum way find_way(struct dtm_thin *thin, struct bio *bio, bool wait)
 {
 	struct dtm_pool *pool = thin->pool;
 	struct dtm_io *io = dtm_io_of(bio);
+	/* Good for this attempt: while it waits for anything, more may be changed. */
+	const bool committed = io->committed;
 	enum way way;
 	int turn;
 
+	io->committed = false;
 	if (READ_ONCE(pool->mode) == DTM_FAIL)
-		return WAY_FAIL;
-	if (op_is_flush(bio->bi_opf) && dtm_device_lost_changes(thin->device))
 		return WAY_FAIL;
 	/* Counted first, then looked up: see flights.h. */
 	turn = dtm_flights_begin(&thin->flights);
 	if (turn < 0)
 		return WAY_LATER;
-	if (needs_commit(thin, bio)) {
-		wait_for_commit(pool, bio);
-		way = WAY_TAKEN;
-	} else if (is_discard(bio)) {
+	if (is_discard(bio)) {
 		way = discard_way(thin, bio);
 	} else if (!bio_sectors(bio)) { /* a flush */
-		bio_set_dev(bio, pool->data_bdev);
-		way = WAY_SEND;
+		way = flush_way(thin, bio, committed);
+		if (way == WAY_SEND)
+			bio_set_dev(bio, pool->data_bdev);
 	} else {
-		way = look_up(thin, bio, wait);
+		way = look_up(thin, bio, wait, committed);
 	}
 	if (way == WAY_SEND)
 		io->turn = turn;

@@ -129,7 +129,8 @@ void dtm_devices_aborted(struct dtm_metadata *m)
 	list_for_each_entry_safe(d, next, &m->devices, list) {
 		if (d->changed || !d->existed)
 			WRITE_ONCE(d->lost_changes, true);
-		WRITE_ONCE(d->changed, false);
+		/* Nobody may see the one without the other. */
+		smp_store_release(&d->changed, false);
 		/* Some of it may be the transaction's. */
 		dtm_mapping_cache_forget(&d->cache, 0, U64_MAX);
 		d->exists = d->existed;
@@ -233,7 +234,7 @@ u32 dtm_device_id(const struct dtm_device *d)
 
 bool dtm_device_changed(struct dtm_device *d)
 {
-	return READ_ONCE(d->changed);
+	return smp_load_acquire(&d->changed); /* then lost_changes is up to date */
 }
 
 bool dtm_device_lost_changes(struct dtm_device *d)

@@ -226,7 +226,7 @@ int dtm_device_remove_some(struct dtm_device *d, u64 *begin, u64 end);
 /* The same until end. Others get their turn in between; after an error some may be done. */
 int dtm_device_remove_range(struct dtm_device *d, u64 begin, u64 end);
 
-/* Changes of this device are in the transaction. */
+/* Changes of this device are in the transaction. Ask this first, then whether some were lost. */
 bool dtm_device_changed(struct dtm_device *d);
 /* Changes of this device were taken back since it was opened: data that was written is lost. */
 bool dtm_device_lost_changes(struct dtm_device *d);

@@ -290,7 +290,7 @@ struct dtm_thin {
 struct dtm_io {
 	struct dtm_thin *thin;
 	int turn;             /* of its flight, or -1 */
-	bool committed;       /* what it depends on is */
+	bool committed;       /* what it depends on is, if it is mapped now */
 	bool overwrites;      /* its own write fills the block of the change */
 	bio_end_io_t *end_io; /* then: its own */
 	bool holds;           /* the cell */
