@@ -16,11 +16,18 @@ static void end_bio(struct bio *bio, blk_status_t status)
 void dtm_defer(struct dtm_thin *thin, struct bio *bio)
 {
 	unsigned long flags;
+	bool back;
 
 	spin_lock_irqsave(&thin->lock, flags);
-	bio_list_add(&thin->deferred, bio);
+	/* With the gate closed nobody would come to give it back. */
+	back = dtm_gives_back(thin);
+	if (!back)
+		bio_list_add(&thin->deferred, bio);
 	spin_unlock_irqrestore(&thin->lock, flags);
-	dtm_pool_wake(thin->pool);
+	if (back)
+		end_bio(bio, BLK_STS_DM_REQUEUE);
+	else
+		dtm_pool_wake(thin->pool);
 }
 
 void dtm_defer_list(struct dtm_thin *thin, struct bio_list *bios)
@@ -293,7 +300,7 @@ int dtm_map(struct dtm_thin *thin, struct bio *bio)
 	io->committed = false;
 	io->overwrites = false;
 	io->holds = false;
-	if (READ_ONCE(thin->requeue))
+	if (dtm_gives_back(thin))
 		return DM_MAPIO_REQUEUE;
 	switch (find_way(thin, bio, false)) {
 	case WAY_SEND:

@@ -228,8 +228,12 @@ static void pool_presuspend(struct dm_target *ti)
 static void pool_presuspend_undo(struct dm_target *ti)
 {
 	struct dtm_pool_line *line = ti->private;
+	struct dtm_pool *pool = line->pool;
 
-	dtm_pool_open_gate(line->pool);
+	mutex_lock(&pool->engine);
+	dtm_pool_resume_mode(pool);
+	mutex_unlock(&pool->engine);
+	dtm_pool_open_gate(pool);
 }
 
 static void pool_postsuspend(struct dm_target *ti)

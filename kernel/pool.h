@@ -324,7 +324,16 @@ static inline struct bio *dtm_bio_of(struct dtm_io *io)
 int dtm_map(struct dtm_thin *thin, struct bio *bio);
 /* The same from the worker, which may sleep. */
 void dtm_map_later(struct dtm_thin *thin, struct bio *bio);
-/* All that waits, to device-mapper, which keeps it; under engine, while thin->requeue. */
+/*
+ * Being suspended without flush? Where such a suspend is given up, device-mapper takes nothing back
+ * any more, and that is known a moment before thin->requeue says so.
+ */
+static inline bool dtm_gives_back(const struct dtm_thin *thin)
+{
+	return READ_ONCE(thin->requeue) && dm_noflush_suspending(thin->ti);
+}
+
+/* All that waits, to device-mapper, which keeps it; under engine, while that is so. */
 void dtm_give_back(struct dtm_thin *thin);
 /* To be mapped by the worker, some time. */
 void dtm_defer(struct dtm_thin *thin, struct bio *bio);

@@ -206,11 +206,14 @@ static void thin_presuspend(struct dm_target *ti)
 		return;
 	/* What waits for the pool, or for space, is given back to device-mapper, which keeps it. */
 	dtm_engine_lock(thin->pool);
+	spin_lock_irq(&thin->lock);
 	WRITE_ONCE(thin->requeue, true);
+	spin_unlock_irq(&thin->lock);
 	dtm_give_back(thin);
 	dtm_engine_unlock(thin->pool);
 }
 
+/* Also where the suspend was given up. */
 static void thin_postsuspend(struct dm_target *ti)
 {
 	struct dtm_thin *thin = ti->private;
@@ -305,6 +308,7 @@ struct target_type dtm_thin_target = {
 	.end_io = thin_endio,
 	.preresume = thin_preresume,
 	.presuspend = thin_presuspend,
+	.presuspend_undo = thin_postsuspend,
 	.postsuspend = thin_postsuspend,
 	.status = thin_status,
 	.iterate_devices = thin_iterate_devices,

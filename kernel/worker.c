@@ -219,7 +219,7 @@ static void take_turn(struct dtm_pool *pool)
 	spin_unlock_irq(&pool->lock);
 	list_for_each_entry(thin, &pool->thins, list) {
 		/* A suspend of the device alone must not wait for the pool's resume. */
-		if (READ_ONCE(thin->requeue))
+		if (dtm_gives_back(thin))
 			dtm_give_back(thin);
 		else if (!closing && !process_thin(thin))
 			more = true;
