@@ -117,8 +117,8 @@ void dtm_awaited(struct dtm_io *io)
 		return;
 	spin_lock_irqsave(&pool->lock, flags);
 	list_add_tail(&io->list, &pool->ready);
+	dtm_pool_wake_locked(pool); /* from now on there may be nothing of it any more */
 	spin_unlock_irqrestore(&pool->lock, flags);
-	dtm_pool_wake(pool);
 }
 
 void dtm_release(struct dtm_io *io)

@@ -257,6 +257,7 @@ void dtm_pool_no_space_timeout(struct work_struct *work);
 void dtm_pool_work(struct work_struct *work);
 void dtm_pool_commit_tick(struct work_struct *work);
 void dtm_pool_wake(struct dtm_pool *pool);
+void dtm_pool_wake_locked(struct dtm_pool *pool); /* with pool->lock held */
 /*
  * Under engine: flushes the data device, then commits. An error is dealt with already; the caller
  * has only to stop.

@@ -12,17 +12,23 @@
 /* At most, however many want it. */
 #define ENGINE_LEFT_TO_OTHERS (HZ / 10)
 
-void dtm_pool_wake(struct dtm_pool *pool)
+void dtm_pool_wake_locked(struct dtm_pool *pool)
 {
-	unsigned long flags;
-
-	spin_lock_irqsave(&pool->lock, flags);
+	lockdep_assert_held(&pool->lock);
 	if (pool->gate_closed)
 		pool->work_noted = true;
 	else if (pool->working)
 		pool->again = true;
 	else
 		queue_work(pool->queue, &pool->work);
+}
+
+void dtm_pool_wake(struct dtm_pool *pool)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&pool->lock, flags);
+	dtm_pool_wake_locked(pool);
 	spin_unlock_irqrestore(&pool->lock, flags);
 }
 
