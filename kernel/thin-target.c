@@ -41,7 +41,21 @@ static int find_pool(struct dtm_thin *thin, struct dm_target *ti)
 	return 0;
 }
 
-/* On the list of its pool, unless that is suspended. */
+/* Is the device behind another mapped device? One table of the same after the other is fine. */
+static bool in_use(const struct dtm_thin *thin, struct mapped_device *md)
+{
+	const struct dtm_thin *other;
+
+	list_for_each_entry(other, &thin->pool->thins, list)
+		if (other->device == thin->device && dm_table_get_md(other->ti->table) != md)
+			return true;
+	return false;
+}
+
+/*
+ * On the list of its pool, unless that is suspended. Cells and flights are those of one mapped
+ * device: two of them with the same blocks would map a block twice, and lose what one wrote.
+ */
 static int enlist(struct dtm_thin *thin, struct dm_target *ti)
 {
 	struct dtm_pool *pool = thin->pool;
@@ -52,6 +66,9 @@ static int enlist(struct dtm_thin *thin, struct dm_target *ti)
 	if (pool->gate_closing) {
 		ti->error = "The pool is suspended";
 		r = -EINVAL;
+	} else if (in_use(thin, dm_table_get_md(ti->table))) {
+		ti->error = "The thin device is in use by another mapped device";
+		r = -EBUSY;
 	} else {
 		list_add_tail(&thin->list, &pool->thins);
 	}
