@@ -20,6 +20,11 @@
 
 /* Each is a discard under way on the data device. */
 #define RUNS_AT_ONCE 64
+/*
+ * Of a run that may be shared: it is given back with one change, so that no part of it is free for
+ * others by a commit in between, and discarded then.
+ */
+#define SHARED_AT_ONCE 4096
 
 static void next_run(struct dtm_io *io);
 
@@ -96,6 +101,8 @@ static int unmap(struct dtm_io *io, u64 end)
 	if (!dtm_mode_may_change(pool->mode))
 		return -EROFS;
 	r = dtm_device_remove_range(io->thin->device, io->at, end);
+	if (dtm_pool_commit_for_room(pool, r))
+		r = dtm_device_remove_range(io->thin->device, io->at, end);
 	if (r)
 		dtm_pool_metadata_failed(pool, "give back blocks", r);
 	else
@@ -230,6 +237,8 @@ static bool discard_here(struct dtm_io *io)
 	int r;
 
 	r = dtm_device_remove_some(io->thin->device, &io->at, io->cell.end);
+	if (dtm_pool_commit_for_room(pool, r))
+		r = dtm_device_remove_some(io->thin->device, &io->at, io->cell.end);
 	if (!r)
 		return true;
 	dtm_pool_metadata_failed(pool, "give back blocks", r);
@@ -282,6 +291,9 @@ static void next_run(struct dtm_io *io)
 			fail(io, BLK_STS_IOERR);
 			return;
 		}
+		if (down && io->run.shared)
+			io->run.virtual_end =
+				min(io->run.virtual_end, io->run.virtual_begin + SHARED_AT_ONCE);
 		/* Or it would delay who waits for a commit for as long as discards come. */
 		if (down && io->run.shared && (pool->commit_wanted || was_left(pool, &io->run))) {
 			pool->commit_wanted = true;

@@ -146,8 +146,15 @@ static int carry_out(struct dtm_pool *pool, unsigned int i, char **argv)
 		/* A refusal costs nothing; running into the reserve costs the transaction. What
 		 * frees space is let through. */
 		if (!sizes.metadata_free && messages[i].fn != delete_thin &&
-		    messages[i].fn != release_metadata_snap)
-			return -ENOSPC;
+		    messages[i].fn != release_metadata_snap) {
+			r = dtm_pool_commit(pool); /* it gives back what it replaced */
+			if (!r)
+				r = dtm_metadata_sizes(pool->metadata, &sizes);
+			if (r)
+				return r;
+			if (!sizes.metadata_free)
+				return -ENOSPC;
+		}
 	}
 	r = messages[i].fn(pool, argv);
 	if (messages[i].changes_metadata && !r)

@@ -263,6 +263,9 @@ void dtm_pool_wake_locked(struct dtm_pool *pool); /* with pool->lock held */
  * has only to stop.
  */
 int dtm_pool_commit(struct dtm_pool *pool);
+/* True: a change was refused for want of metadata, and may be tried again: what the transaction freed
+ * is committed. */
+bool dtm_pool_commit_for_room(struct dtm_pool *pool, int r);
 /* After the first, nothing of the pool moves until the second. Sleeps. */
 void dtm_pool_close_gate(struct dtm_pool *pool);
 void dtm_pool_open_gate(struct dtm_pool *pool);

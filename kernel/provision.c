@@ -42,19 +42,20 @@ static int allocate(struct dtm_io *io, u64 *ret_block)
 		return -EROFS;
 	}
 	r = dtm_metadata_sizes(pool->metadata, &sizes);
-	if (!r && !sizes.metadata_free) {
-		DMERR("%s: metadata is full", dm_device_name(pool->md));
-		dtm_pool_event(pool, DTM_EV_METADATA_EXHAUSTED);
-		dtm_fail(io, BLK_STS_NOSPC);
-		return -ENOSPC;
-	}
-	/* Blocks that this transaction freed can be had once it is committed. */
-	if (!r && !sizes.data_free) {
+	/* Blocks that this transaction freed, of either kind, can be had once it is committed. */
+	if (!r && (!sizes.data_free || !sizes.metadata_free)) {
 		r = dtm_pool_commit(pool);
 		if (r) {
 			dtm_fail(io, BLK_STS_IOERR);
 			return r;
 		}
+		r = dtm_metadata_sizes(pool->metadata, &sizes);
+	}
+	if (!r && !sizes.metadata_free) {
+		DMERR("%s: metadata is full", dm_device_name(pool->md));
+		dtm_pool_event(pool, DTM_EV_METADATA_EXHAUSTED);
+		dtm_fail(io, BLK_STS_NOSPC);
+		return -ENOSPC;
 	}
 	r = dtm_metadata_alloc_data(pool->metadata, ret_block);
 	if (!r)
@@ -111,6 +112,8 @@ static void map_block(struct dtm_io *io)
 			dtm_pool_metadata_failed(pool, "give back a data block", r);
 	} else {
 		r = dtm_device_insert(thin->device, io->cell.begin, io->block);
+		if (dtm_pool_commit_for_room(pool, r))
+			r = dtm_device_insert(thin->device, io->cell.begin, io->block);
 		if (r) {
 			dtm_pool_metadata_failed(pool, "map a block", r);
 			io->status = BLK_STS_IOERR;

@@ -70,6 +70,12 @@ int dtm_pool_commit(struct dtm_pool *pool)
 	return 0;
 }
 
+bool dtm_pool_commit_for_room(struct dtm_pool *pool, int r)
+{
+	return r == -ENOSPC && !dtm_metadata_must_abort(pool->metadata) &&
+	       dtm_metadata_changed(pool->metadata) && !dtm_pool_commit(pool);
+}
+
 static bool commit_is_due(struct dtm_pool *pool)
 {
 	return dtm_metadata_changed(pool->metadata) &&
