@@ -67,6 +67,10 @@ int dtm_pool_commit(struct dtm_pool *pool)
 	}
 	pool->last_commit = jiffies;
 	pool->left_begin = pool->left_end = 0;
+	/* What was committed is good; what is to follow it could not be prepared. Look-ups would
+	 * fail until somebody else noticed. */
+	if (dtm_metadata_must_abort(pool->metadata))
+		dtm_pool_metadata_failed(pool, "begin a transaction", -EIO);
 	return 0;
 }
 
