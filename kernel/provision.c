@@ -64,7 +64,7 @@ static int allocate(struct dtm_io *io, u64 *ret_block)
 		dtm_pool_event(pool, DTM_EV_DATA_EXHAUSTED);
 		dtm_no_space(io);
 	} else {
-		dtm_pool_metadata_failed(pool, "allocate a data block", r);
+		dtm_pool_change_failed(pool, "allocate a data block", r);
 		dtm_fail(io, BLK_STS_IOERR);
 	}
 	return r;
