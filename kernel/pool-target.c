@@ -154,6 +154,11 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		ti->error = "Cannot open the data device";
 		goto fail;
 	}
+	if (line->data_dev->bdev == line->metadata_dev->bdev) { /* by two names */
+		ti->error = "The metadata and the data device are the same";
+		r = -EINVAL;
+		goto fail;
+	}
 	line->pool = dtm_pool_get(dm_table_get_md(ti->table), line->metadata_dev->bdev,
 				  line->data_dev->bdev, block_sectors,
 				  line->asked.mode == DTM_READ_ONLY, &ti->error, &made);
