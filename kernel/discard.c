@@ -65,7 +65,7 @@ static void passed_down(struct bio *bio)
 static void pass_down(struct dtm_io *io, u64 begin, u64 end)
 {
 	struct dtm_pool *pool = io->thin->pool;
-	const sector_t most = round_down(UINT_MAX >> SECTOR_SHIFT, pool->block_sectors);
+	const sector_t most = rounddown(UINT_MAX >> SECTOR_SHIFT, pool->block_sectors);
 	sector_t sector = dtm_sector_of(pool, begin);
 	sector_t left = dtm_sector_of(pool, end) - sector;
 

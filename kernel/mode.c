@@ -55,7 +55,7 @@ static void need_check(struct dtm_pool *pool)
 
 static void start_timeout(struct dtm_pool *pool)
 {
-	const unsigned int secs = READ_ONCE(dtm_no_space_timeout_secs);
+	const unsigned long secs = READ_ONCE(dtm_no_space_timeout_secs);
 
 	pool->timed_out = false;
 	if (secs)
