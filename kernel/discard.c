@@ -71,7 +71,8 @@ static void pass_down(struct dtm_io *io, u64 begin, u64 end)
 
 	while (left) {
 		const sector_t n = min(left, most);
-		struct bio *bio = bio_alloc(pool->data_bdev, 0, REQ_OP_DISCARD, GFP_NOIO);
+		struct bio *bio = bio_alloc_bioset(pool->data_bdev, 0, REQ_OP_DISCARD, GFP_NOIO,
+						   &pool->discards);
 
 		bio->bi_iter.bi_sector = sector;
 		bio->bi_iter.bi_size = n << SECTOR_SHIFT;

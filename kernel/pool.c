@@ -17,6 +17,7 @@ static void free_pool(struct dtm_pool *pool)
 	dtm_metadata_close(pool->metadata);
 	if (pool->copier)
 		dm_kcopyd_client_destroy(pool->copier);
+	bioset_exit(&pool->discards);
 	if (pool->queue)
 		destroy_workqueue(pool->queue);
 	mutex_destroy(&pool->engine);
@@ -72,6 +73,11 @@ static struct dtm_pool *make_pool(struct mapped_device *md, struct block_device 
 		r = PTR_ERR(pool->copier);
 		pool->copier = NULL;
 		*error = "Cannot create a client of kcopyd";
+		goto fail;
+	}
+	r = bioset_init(&pool->discards, BIO_POOL_SIZE, 0, 0);
+	if (r) {
+		*error = "Out of memory for discards";
 		goto fail;
 	}
 	/* One thread: changes of metadata are one after the other anyway. */

@@ -132,6 +132,7 @@ struct dtm_pool {
 	struct dtm_events events;
 
 	struct dm_kcopyd_client *copier;
+	struct bio_set discards; /* our own: I/O that waits for us may have taken all of others */
 	struct workqueue_struct *queue; /* ordered: one thing at a time */
 	struct work_struct work;
 	struct delayed_work commit_tick, no_space_timeout;
