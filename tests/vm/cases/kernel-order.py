@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What our thin-pool target must not do before something else is done: commits and discards, copies
+and crashes, suspends that are given up.
+
+Devices below are made slow or are suspended, so that things are in flight for as long as they are
+looked at.
+"""
+
+import errno
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import target
+import thin
+import tm
+
+SUITES = ["bookworm", "trixie"]
+LIMIT = 120
+PACKAGE = False
+MODULE = True
+
+MIB = 1 << 20
+KIB64 = thin.BLOCK * thin.SECTOR
+
+
+def disks(t, meta=2 * MIB, data=32 * MIB):
+    return thin.Disk(t, "meta", meta).through(), thin.Disk(t, "data", data).through()
+
+
+def end(pool, *devices, clean=True):
+    """Everything away, with clean metadata; clean=False: what is left needs a look first."""
+    for device in devices:
+        device.remove()
+    pool.remove()
+    if not clean:
+        thin.clear_needs_check(pool.metadata)
+    thin.check(pool.metadata)
+    pool.metadata.close()
+    pool.data.close()
+
+
+def slow_writes(disk, milliseconds):
+    """Writes and discards take that long; flushes and reads do not. Till heal()."""
+    disk.layer.swap(thin.Target(0, disk.sectors, "delay",
+                                f"{disk.loop} 0 0 {disk.loop} 0 {milliseconds} {disk.loop} 0 0"), flush=False)
+
+
+def delayed(disk):
+    """Writes and discards that are."""
+    return int(disk.layer.status().split()[1])
+
+
+def stack(pid):
+    """Where in the kernel a process or thread is."""
+    return Path(f"/proc/{pid}/stack").read_text()
+
+
+def mapped(vol):
+    """Its blocks that are, committed or not."""
+    return int(vol.status().split()[0]) // thin.BLOCK
+
+
+def was_shared(pool, vol, blocks):
+    """A volume with blocks that a snapshot had, until that was deleted; their data blocks are not next to
+    each other."""
+    for first in (0, 1):
+        with thin.File(vol.path) as file:
+            for block in range(first, blocks, 2):
+                file.write(block * thin.BLOCK, b"w" * KIB64)
+    pool.message("create_snap 99 0")
+    pool.message("delete 99")
+
+
+# ---- commits while freed blocks are being discarded ----------------------------------------------
+
+def commit_waits_for_discards(t):
+    """A block that is free, and still being discarded, can be had by nobody: whoever asks for a commit."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    was_shared(pool, vol, 8)
+    for text, ask in (("a status", lambda: pool.status(flush=True)),
+                      ("a message", lambda: pool.message("set_transaction_id 0 0")),
+                      ("a flush", lambda: thin.flush(vol))):
+        slow_writes(data, 2000)
+        before = mapped(vol)
+        discard = thin.Background(thin.discard, vol, (8 - before) * thin.BLOCK, thin.BLOCK)
+        tm.wait_for(lambda before=before: mapped(vol) < before and delayed(data), 20, "a block that is unmapped")
+        ask()
+        t.check(pool.state().data_used == before or not delayed(data), f"{text}: no block is free while it is discarded")
+        data.heal()
+        t.equal(discard.ended(), 0, "the discard")
+        settled = pool.state(flush=True)
+        t.equal(settled.data_used, before - 1, "data blocks in use")
+    end(pool, vol)
+
+
+def flush_during_discard(t):
+    """A discard of many runs that were shared keeps nobody's flush waiting to its end."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol, other = pool.make(0, 16 * MIB), pool.make(1, 16 * MIB)
+    was_shared(pool, vol, 128)
+    thin.fill(other, 0, 1, 1)
+    thin.flush(other)
+    slow_writes(data, 300)
+    discard = thin.Background(thin.discard, vol, thin.BLOCK, 126 * thin.BLOCK)
+    tm.wait_for(lambda: mapped(vol) < 128, 20, "the discard is under way")
+    thin.fill(other, 1, 1, 1)
+    thin.flush(other)
+    t.check(discard.waits(), "a flush ended before a discard of 126 runs, 0.3 s each")
+    data.heal()
+    t.equal(discard.ended(60), 0, "the discard")
+    t.equal(pool.state(flush=True).data_used, 2 + 2, "data blocks in use")
+    end(pool, vol, other)
+
+
+def copy_before_discard(t):
+    """A device has a copy of a shared block, not committed; the other discards the block. If the copy is
+    taken back, the first still has what it had."""
+    for attempt in range(3):
+        meta, data = disks(t)
+        pool = thin.Pool(t, meta, data)
+        vol = pool.make(0, 16 * MIB)
+        thin.fill(vol, 0, 4, 1)
+        pool.message("create_snap 1 0")
+        snap = pool.thin(1, 16 * MIB)
+        with thin.File(snap.path) as file:
+            thin.flush(vol)
+            file.write(0, b"\2" * 512)  # a copy
+            thin.discard(vol, 0, thin.BLOCK)  # the last user of the old block
+            meta.fail("error_writes")
+            # One more change, so that a commit fails even if one came in between.
+            t.check(thin.error_of(thin.fill, snap, 20, 1, 3) in (0, errno.EIO), "another change")
+            t.equal(thin.error_of(file.flush), errno.EIO, "a flush that cannot be")
+        tm.wait_for(lambda pool=pool: pool.mode() == "ro", 20, "read-only")
+        got = thin.read(snap, 0, thin.BLOCK)
+        t.check(got[512:] == b"\1" * (KIB64 - 512) and got[:512] in (b"\1" * 512, b"\2" * 512),
+                f"what was durable is there, attempt {attempt}")
+        meta.heal()
+        tm.wait_for(lambda meta=meta: thin.flags(meta) & 1, 20, "needs_check on the device")
+        end(pool, vol, snap, clean=False)
+
+
+# ---- metadata that only seems to be used up ------------------------------------------------------
+
+def room_by_commit(t):
+    """What a transaction takes of metadata, and its commit gives back, is no reason to give up."""
+    meta, data = disks(t, meta=256 << 10)
+    pool = thin.Pool(t, meta, data)
+    number = 0
+    while (s := pool.state(flush=True)).metadata_total - s.metadata_used > 16:
+        pool.message(f"create_thin {number}")
+        number += 1
+    vols = [pool.thin(n, 16 * MIB) for n in range(number)]
+    t.check(number > 20, f"{number} volumes, each with a block of metadata to be replaced")
+    files = [thin.File(vol.path) for vol in vols]
+    for change in (lambda file: file.write(0, b"x" * KIB64), lambda file: file.write(9 * 128, b"x" * KIB64),
+                   lambda file: file.discard(9 * 128, 128)):
+        for file in files:
+            t.equal(thin.error_of(change, file), 0, "a change")
+        pool.message(f"create_thin {number}")
+        pool.message(f"delete {number}")
+    for file in files:
+        file.flush()
+        file.close()
+    state = pool.state(flush=True)
+    t.equal((state.mode, state.needs_check, state.data_used), ("rw", False, number), "the pool")
+    end(pool, *vols)
+
+
+# ---- who may have a device -----------------------------------------------------------------------
+
+def one_name(t):
+    """A thin device is behind one mapped device; a pool's metadata is not its data."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    t.equal(thin.error_of(pool.thin, 0, 16 * MIB, "twice"), errno.EBUSY, "the same thin device by another name")
+    # Another table of the same mapped device is fine.
+    vol.swap(vol.table())
+    thin.fill(vol, 0, 1, 1)
+    vol.remove()
+    vol = pool.thin(0, 16 * MIB, "again")
+    t.equal(thin.read(vol, 0, 1), b"\1" * 512, "by another name, once the first is gone")
+    one = thin.Device(t, "one-disk")
+    t.equal(thin.error_of(one.load, thin.Target(0, 16384, "thin-pool", f"{data.layer.path} {data.layer.node} 128 0")),
+            errno.EINVAL, "metadata and data by two names of one device")
+    one.remove()
+    end(pool, vol)
+
+
+# ---- suspends that are given up ------------------------------------------------------------------
+
+def interrupted_suspend(t):
+    """A suspend without flush that is interrupted while it waits leaves the device as it was."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    thin.fill(vol, 0, 4, 1)
+    for _ in range(2):
+        thin.flush(vol)  # or the worker would wait for the data device, too
+        data.layer.suspend(flush=False)
+        write = thin.Background(thin.fill, vol, 0, 1, 2)
+        tm.wait_for(lambda write=write: "blkdev_direct_IO" in stack(write.thread.native_id), 20, "a write on its way")
+        suspend = subprocess.Popen(["dmsetup", "suspend", "--noflush", "--nolockfs", vol.name],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        tm.wait_for(lambda pid=suspend.pid: "dm_wait_for" in stack(pid), 20,
+                    "the suspend waits for it")
+        suspend.send_signal(signal.SIGKILL)
+        suspend.wait(20)
+        t.check(not vol.info().suspended, "the suspend was given up")
+        data.layer.resume()
+        t.equal(write.ended(), 0, "the write")
+        t.equal(thin.error_of(thin.fill, vol, 1, 1, 3), 0, "a write in place after it")
+        t.equal(thin.error_of(thin.fill, vol, 9, 1, 3), 0, "a write to a hole")
+        t.equal(thin.error_of(thin.flush, vol), 0, "a flush")
+        t.equal(thin.read(vol, 0, 1) + thin.read(vol, 128, 1), b"\2" * 512 + b"\3" * 512, "what was written")
+        vol.suspend(flush=False)
+        vol.resume()
+        t.equal(thin.error_of(thin.fill, vol, 1, 1, 4), 0, "a write after a suspend that was not")
+    # A pool that is suspended, and then its volume, with I/O coming all the time: none of it is lost.
+    stop = []
+
+    def hammer():
+        block = 0
+        with thin.File(vol.path) as file:
+            while not stop:
+                file.write(block % 64 * 128, bytes([block % 251]) * 512)
+                block += 1
+
+    writers = [thin.Background(hammer) for _ in range(4)]
+    for _ in range(20):
+        pool.suspend(flush=False)
+        vol.suspend(flush=False)
+        t.check(vol.info().suspended, "the volume is suspended while its pool is")
+        vol.resume()
+        pool.resume()
+    stop.append(True)
+    t.equal([writer.ended() for writer in writers], [0] * 4, "writers")
+    end(pool, vol)
+
+
+PARTS = {
+    "commit_waits_for_discards": commit_waits_for_discards, "flush_during_discard": flush_during_discard,
+    "copy_before_discard": copy_before_discard, "room_by_commit": room_by_commit, "one_name": one_name,
+    "interrupted_suspend": interrupted_suspend,
+}
+
+
+def run(t):
+    thin.quiet(t)
+    t.defer(target.use, t.target)
+    target.use("ours")
+    for text, part in PARTS.items():
+        began = time.monotonic()
+        part(t)
+        t.log(f"{text}: as it should be, {time.monotonic() - began:.1f} s")
