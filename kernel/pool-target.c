@@ -235,9 +235,9 @@ static void pool_presuspend_undo(struct dm_target *ti)
 	struct dtm_pool_line *line = ti->private;
 	struct dtm_pool *pool = line->pool;
 
-	mutex_lock(&pool->engine);
+	dtm_engine_lock(pool);
 	dtm_pool_resume_mode(pool);
-	mutex_unlock(&pool->engine);
+	dtm_engine_unlock(pool);
 	dtm_pool_open_gate(pool);
 }
 
