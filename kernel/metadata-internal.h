@@ -109,9 +109,8 @@ struct dtm_metadata {
 	u64 data_blocks;     /* with those it adds */
 	u64 data_free_begin; /* data blocks, when it began */
 	u64 metadata_free_begin;
-	u64 data_allocated; /* in it, of those */
-	/* Data blocks it added, and did not give out yet. Nothing that is committed leads there. */
-	u64 fresh_begin, fresh_end;
+	u64 data_added;     /* by it; nothing that is committed leads there, so they are free */
+	u64 data_allocated; /* in it, of both */
 	u64 reserve; /* metadata kept back, in blocks */
 	/* Bitmaps in which counts of data blocks changed, the last of each place in the cache. */
 	u64 counted[DTM_CACHED_BITMAPS];

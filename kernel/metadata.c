@@ -60,6 +60,14 @@ static void set_reserve(struct dtm_metadata *m)
 
 /* ---- locking ----------------------------------------------------------------------------- */
 
+/* What can still be given out in this transaction. */
+static u64 data_free(const struct dtm_metadata *m)
+{
+	const u64 all = m->data_free_begin + m->data_added;
+
+	return all - min(all, m->data_allocated);
+}
+
 static void renew_view(struct dtm_metadata *m)
 {
 	struct dtm_metadata_view *v = &m->view;
@@ -79,8 +87,7 @@ static void renew_view(struct dtm_metadata *m)
 	 * The space map's own number counts what was freed in this transaction too, but that is
 	 * not given out before the next.
 	 */
-	s->data_free = m->data_free_begin - min(m->data_free_begin, m->data_allocated) +
-		       (m->fresh_end - m->fresh_begin);
+	s->data_free = data_free(m);
 	s->metadata_free = free - min(free, m->reserve);
 	s->metadata_free_at_rest = m->metadata_free_begin - min(m->metadata_free_begin, m->reserve);
 	s->held_root = m->held_root;
@@ -204,8 +211,7 @@ static void begin_transaction(struct dtm_metadata *m)
 	m->error = 0;
 	m->lost_error = 0;
 	m->data_allocated = 0;
-	m->fresh_begin = 0;
-	m->fresh_end = 0;
+	m->data_added = 0;
 	bitmap_zero(m->counted_valid, DTM_CACHED_BITMAPS);
 	if (!m->broken) {
 		m->data_blocks = dtm_sm_blocks(m->data_sm);
@@ -953,11 +959,8 @@ int dtm_metadata_resize_data(struct dtm_metadata *m, u64 blocks)
 	dtm_md_counts_change(m, now, blocks);
 	m->data_blocks = blocks;
 	r = m->data_sm->extend(m->data_sm, blocks - now);
-	if (!r) {
-		if (m->fresh_begin == m->fresh_end)
-			m->fresh_begin = now;
-		m->fresh_end = blocks;
-	}
+	if (!r)
+		m->data_added += blocks - now;
 	return dtm_md_end(m, r);
 }
 
@@ -1007,31 +1010,24 @@ int dtm_metadata_alloc_data(struct dtm_metadata *m, u64 *ret_block)
 {
 	struct dtm_promise *p;
 	dm_block_t block;
-	bool fresh;
 	int r;
 
 	r = dtm_md_begin(m, DTM_MD_ROOM_ALL);
 	if (r)
 		return r == -ENOSPC ? -EXFULL : r;
-	fresh = m->data_allocated >= m->data_free_begin;
-	if (fresh && m->fresh_begin == m->fresh_end)
+	if (!data_free(m))
 		return dtm_md_unchanged(m, -ENOSPC);
 	p = kmalloc(sizeof(*p), GFP_NOIO);
 	if (!p)
 		return dtm_md_unchanged(m, -ENOMEM);
 
-	if (fresh) {
-		/* The space map gives out what was free at the last commit: not yet those. */
-		block = m->fresh_begin++;
-		r = dtm_sm_inc(m->data_sm, block);
-	} else {
-		r = m->data_sm->new_block(m->data_sm, &block);
-	}
+	/* What is free now and was at the last commit, or was not there then. */
+	r = m->data_sm->new_block(m->data_sm, &block);
 	if (!r) {
 		dtm_md_counts_change(m, block, block + 1);
 		p->block = block;
 		hash_add(m->promises, &p->node, block);
-		m->data_allocated += !fresh;
+		m->data_allocated++;
 		m->dirty = true;
 		*ret_block = block;
 		if (m->lost_error)
@@ -1041,7 +1037,7 @@ int dtm_metadata_alloc_data(struct dtm_metadata *m, u64 *ret_block)
 	}
 	kfree(p);
 	/* The data has no free block, or the metadata none to count that in. */
-	if (r == -ENOSPC && !fresh && !m->lost_error)
+	if (r == -ENOSPC && !m->lost_error)
 		return dtm_md_unchanged(m, -ENOSPC);
 	return dtm_md_end(m, r == -ENOSPC ? -EXFULL : r);
 }

@@ -171,6 +171,32 @@ def room_by_commit(t):
     end(pool, *vols)
 
 
+# ---- space that was just added ----------------------------------------------------------------------
+
+def each_block_once(t):
+    """Blocks that were free before the pool grew, and blocks that came with that, are given out once each."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data, sectors=64 * thin.BLOCK)
+    vol = pool.make(0, 32 * MIB)
+    for _ in range(3):
+        size = pool.state(flush=True).data_total
+        thin.fill(vol, 0, size, 1)
+        thin.discard(vol, 0, 20 * thin.BLOCK)
+        t.equal(pool.state(flush=True).data_used, size - 20, "20 blocks are free")
+        with thin.File(vol.path) as file:
+            pool.message(f"grow_data {size + 40}")
+            for block in range(60):
+                file.write((300 + block) * thin.BLOCK, bytes([100 + block]) * KIB64)
+        for block in range(60):
+            t.equal(thin.read(vol, (300 + block) * thin.BLOCK, thin.BLOCK), bytes([100 + block]) * KIB64, f"block {block}")
+        t.equal(thin.read(vol, 20 * thin.BLOCK, thin.BLOCK), b"\1" * KIB64, "what was there")
+        t.equal(pool.state(flush=True).data_used, size + 40, "all in use")
+        thin.check(pool)
+        thin.discard(vol, 300 * thin.BLOCK, 60 * thin.BLOCK)
+        t.equal(pool.state(flush=True).data_used, size - 20, "given back")
+    end(pool, vol)
+
+
 # ---- who may have a device -----------------------------------------------------------------------
 
 def one_name(t):
@@ -245,7 +271,8 @@ def interrupted_suspend(t):
 
 PARTS = {
     "commit_waits_for_discards": commit_waits_for_discards, "flush_during_discard": flush_during_discard,
-    "copy_before_discard": copy_before_discard, "room_by_commit": room_by_commit, "one_name": one_name,
+    "copy_before_discard": copy_before_discard, "room_by_commit": room_by_commit,
+    "each_block_once": each_block_once, "one_name": one_name,
     "interrupted_suspend": interrupted_suspend,
 }
 
