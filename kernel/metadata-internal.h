@@ -111,7 +111,7 @@ struct dtm_metadata {
 	u64 metadata_free_begin;
 	u64 data_added;     /* by it; nothing that is committed leads there, so they are free */
 	u64 data_allocated; /* in it, of both */
-	u64 reserve; /* metadata kept back, in blocks */
+	u64 reserve;        /* metadata kept back, in blocks */
 	/* Bitmaps in which counts of data blocks changed, the last of each place in the cache. */
 	u64 counted[DTM_CACHED_BITMAPS];
 	DECLARE_BITMAP(counted_valid, DTM_CACHED_BITMAPS);

@@ -141,7 +141,7 @@ struct dtm_pool {
 	/* Under engine. */
 	bool commit_wanted;            /* as soon as nothing is in the way */
 	struct list_head after_commit; /* changes that go on then; by dtm_change.list */
-	u64 left_begin, left_end;      /* data blocks that copies took the place of, not committed */
+	u64 left_begin, left_end; /* data blocks that copies took the place of, not committed */
 
 	spinlock_t lock;
 	bool gate_closing; /* nothing new begins */
@@ -264,8 +264,8 @@ void dtm_pool_wake_locked(struct dtm_pool *pool); /* with pool->lock held */
  * has only to stop.
  */
 int dtm_pool_commit(struct dtm_pool *pool);
-/* True: a change was refused for want of metadata, and may be tried again: what the transaction freed
- * is committed. */
+/* True: a change was refused for want of metadata, and may be tried again: what the transaction
+ * freed is committed. */
 bool dtm_pool_commit_for_room(struct dtm_pool *pool, int r);
 /* After the first, nothing of the pool moves until the second. Sleeps. */
 void dtm_pool_close_gate(struct dtm_pool *pool);
@@ -309,7 +309,7 @@ struct dtm_io {
 	u64 block; /* data block of the first */
 	bool copied;
 	u64 old_block; /* then: what it was copied from */
-	u64 at;    /* discards: reached so far */
+	u64 at;        /* discards: reached so far */
 	struct dtm_run run;
 };
 
