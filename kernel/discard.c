@@ -293,8 +293,8 @@ static void next_run(struct dtm_io *io)
 			return;
 		}
 		if (down && io->run.shared)
-			io->run.virtual_end =
-				min(io->run.virtual_end, io->run.virtual_begin + SHARED_AT_ONCE);
+			io->run.virtual_end = min(io->run.virtual_end,
+						  io->run.virtual_begin + SHARED_AT_ONCE);
 		/* Or it would delay who waits for a commit for as long as discards come. */
 		if (down && io->run.shared && (pool->commit_wanted || was_left(pool, &io->run))) {
 			pool->commit_wanted = true;
@@ -309,7 +309,7 @@ static void next_run(struct dtm_io *io)
 		else
 			on = discard_unshared(io);
 		cond_resched();
-		if (on && dtm_engine_is_wanted(pool)) {
+		if (on && (dtm_engine_is_wanted(pool) || dtm_commit_is_awaited(pool))) {
 			put_off(io);
 			dtm_pool_wake(pool);
 			return;

@@ -264,6 +264,7 @@ void dtm_pool_wake_locked(struct dtm_pool *pool); /* with pool->lock held */
  * has only to stop.
  */
 int dtm_pool_commit(struct dtm_pool *pool);
+bool dtm_commit_is_awaited(struct dtm_pool *pool); /* by a flush, or a write with FUA */
 /* True: a change was refused for want of metadata, and may be tried again: what the transaction
  * freed is committed. */
 bool dtm_pool_commit_for_room(struct dtm_pool *pool, int r);

@@ -86,7 +86,7 @@ static bool commit_is_due(struct dtm_pool *pool)
 	       time_after_eq(jiffies, pool->last_commit + COMMIT_PERIOD);
 }
 
-static bool somebody_waits(struct dtm_pool *pool)
+bool dtm_commit_is_awaited(struct dtm_pool *pool)
 {
 	bool waits;
 
@@ -102,7 +102,7 @@ static void commit_for_those_who_wait(struct dtm_pool *pool)
 	struct bio *bio;
 	int r;
 
-	if (!pool->commit_wanted && !somebody_waits(pool) && !commit_is_due(pool))
+	if (!pool->commit_wanted && !dtm_commit_is_awaited(pool) && !commit_is_due(pool))
 		return;
 	/* What a commit has to wait for ends by itself, and wakes the worker; others go on
 	 * meanwhile, but discards do not begin more of it. */
