@@ -77,6 +77,7 @@ void dtm_cell_release(struct dtm_cells *cells, struct dtm_cell *cell, struct bio
 
 	spin_lock_irqsave(&cells->lock, flags);
 	rb_erase(&cell->node, &cells->held);
+	/* Whoever sees that none is held sees what its holder changed as well. */
 	smp_store_release(&cells->n, cells->n - 1);
 	bio_list_merge(waiting, &cell->waiting);
 	spin_unlock_irqrestore(&cells->lock, flags);

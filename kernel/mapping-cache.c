@@ -35,6 +35,7 @@ bool dtm_mapping_cache_find(const struct dtm_mapping_cache *c, u64 block, u64 *r
 	if (!c->places)
 		return false;
 	p = &c->places[block & c->mask];
+	/* What belongs to this turn is read after it. */
 	turn = smp_load_acquire(&p->turn);
 	there = READ_ONCE(p->block);
 	*ret_value = READ_ONCE(p->value);
@@ -51,6 +52,7 @@ static void set(struct dtm_mapping_place *p, u64 block, u64 value)
 		return;
 	WRITE_ONCE(p->block, block);
 	WRITE_ONCE(p->value, value);
+	/* The new turn is seen only after what belongs to it. */
 	smp_store_release(&p->turn, turn + 2);
 }
 

@@ -445,10 +445,14 @@ static void show_part(void)
 
 	for (i = 0; i < n_cached; i++) {
 		const struct entry *e = cached[i];
-		const uint64_t size = e->sectors * SECTOR;
-		uint64_t at, from, step = e->flags & DISCARD ? size : BLOCK;
-		struct disk *d = disk_of(e, &at);
+		uint64_t size, at, from, step;
+		struct disk *d;
 
+		if (!e) /* there are n_cached of them; some who read this do not know that */
+			continue;
+		size = e->sectors * SECTOR;
+		step = e->flags & DISCARD ? size : BLOCK;
+		d = disk_of(e, &at);
 		for (from = 0; from < size; from += step) {
 			const uint64_t n = size - from < step ? size - from : step;
 			bool there = false;

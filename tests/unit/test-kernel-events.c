@@ -147,8 +147,7 @@ static void test_damaged(void **state)
 		"6\n6 9 other",
 		"6\n6 9 other a\tb",
 		"6\n6 9 other \xc3\xa4",
-		"6\n6 9 m\x01"
-		"de rw",
+		"6\n6 9 m\001de rw",
 	};
 	struct tm_kernel_events e;
 	char cut[sizeof(good)];

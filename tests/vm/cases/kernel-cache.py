@@ -9,7 +9,7 @@ import target
 import thin
 import tm
 
-SUITES = ["bookworm", "trixie"]
+SUITES = ["bookworm"]  # on Debian 13 by its name
 LIMIT = 120
 PACKAGE = False
 MODULE = True

@@ -21,7 +21,8 @@ import target
 import thin
 import tm
 
-SUITES = ["trixie"]  # by its name on any
+SUITES = ["bookworm", "trixie"]
+DEFAULT = False  # three minutes
 LIMIT = 400
 PACKAGE = False
 MODULE = True

@@ -15,7 +15,7 @@ import target
 import thin
 import tm
 
-SUITES = ["bookworm", "trixie"]
+SUITES = ["bookworm"]  # on Debian 13 by its name
 LIMIT = 150
 PACKAGE = False
 MODULE = True
