@@ -343,12 +343,16 @@ static unsigned int cross(struct probe *p, uint64_t size, uint32_t event,
 }
 
 /*
- * Free blocks, as the status tells them, at which the kernel speaks up: a quarter of all, from
- * which it keeps a tenth to itself without saying so; of neither more than 4 MiB.
+ * Free blocks, as the status tells them, at which the kernel speaks up: a quarter of all, of which
+ * the distribution's target keeps a tenth to itself without saying so; of neither more than 4 MiB.
  */
 static uint64_t metadata_mark(uint64_t total)
 {
-	return (total / 4 < 1024 ? total / 4 : 1024) - (total / 10 < 1024 ? total / 10 : 1024);
+	const uint64_t mark = total / 4 < 1024 ? total / 4 : 1024;
+
+	if (access("/sys/module/dm_thinmgr", F_OK) == 0)
+		return mark;
+	return mark - (total / 10 < 1024 ? total / 10 : 1024);
 }
 
 /* Use metadata slowly until the pool grows. Returns when the percentage was passed. */
@@ -423,7 +427,9 @@ static void run_round(struct probe *p)
 	} else if (p->metadata) {
 		leave_metadata(p, metadata_mark(size) + METADATA_DISTANCE, false);
 	} else {
-		leave_data(p, p->mark_blocks);
+		/* Our target speaks up with the write that reaches the mark, others with the next.
+		 */
+		leave_data(p, p->mark_blocks + 1);
 	}
 	still(p, size, event);
 	empty_trace(p);

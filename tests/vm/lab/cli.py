@@ -134,7 +134,8 @@ def demo(args: argparse.Namespace) -> int:
     with vm.VM(opts, vm.new_run_dir(f"{args.suite}-demo")) as machine:
         cases.provide(machine, True, args.target)
         machine.put([(VM_DIR / "demo.py", f"{cases.GUEST_HOME}/demo.py")])
-        status = machine.stream(f"cd / && exec python3 -u {cases.GUEST_HOME}/demo.py", args.limit, say)
+        status = machine.stream(
+            f"cd / && exec env KEEP={int(args.keep)} python3 -u {cases.GUEST_HOME}/demo.py", args.limit, say)
         machine.save_logs()
         bad = scan.bad_lines(machine.scanner.new_text())
         for line in bad:
