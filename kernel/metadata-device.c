@@ -15,7 +15,7 @@ static int read_details(struct dtm_metadata *m, u64 root, u64 id, struct dtm_dev
 	struct dtm_device_details_disk disk;
 	int r;
 
-	r = dm_btree_lookup(&m->details, root, &id, &disk);
+	r = dtm_md_lookup(m, &m->details, root, id, true, &disk);
 	if (r)
 		return r;
 	ret->mapped_blocks = le64_to_cpu(disk.mapped_blocks);
@@ -56,7 +56,7 @@ static int find_root(struct dtm_metadata *m, u64 upper, u64 id, u64 *ret_root)
 	__le64 root;
 	int r;
 
-	r = dm_btree_lookup(&m->devices_tree, upper, &id, &root);
+	r = dtm_md_lookup(m, &m->devices_tree, upper, id, true, &root);
 	if (!r)
 		*ret_root = le64_to_cpu(root);
 	return r;

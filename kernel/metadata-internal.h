@@ -177,6 +177,15 @@ int dtm_device_touch(struct dtm_device *d);
 /* How the trees count the uses of what their values refer to. */
 void dtm_md_setup_trees(struct dtm_metadata *m);
 
+/* ---- metadata-tree.c --------------------------------------------------------------------- */
+
+/*
+ * dm_btree_lookup() in a tree of one level, but with an error of the device never taken for a key
+ * that is not there (-ENODATA). With wait false, tree is one for the non-blocking clone.
+ */
+int dtm_md_lookup(struct dtm_metadata *m, struct dm_btree_info *tree, u64 root, u64 key, bool wait,
+		  void *value_le);
+
 /* ---- space maps, by their methods -------------------------------------------------------- */
 
 static inline u64 dtm_sm_blocks(struct dm_space_map *sm)

@@ -196,8 +196,8 @@ int dtm_device_find(struct dtm_device *d, u64 virtual_block, bool wait, struct d
 	if (r && !wait && !m->broken)
 		r = -EWOULDBLOCK; /* until it is taken back */
 	if (!r)
-		r = dm_btree_lookup(wait ? &m->device_tree : &m->device_tree_nowait, d->root,
-				    &virtual_block, &value);
+		r = dtm_md_lookup(m, wait ? &m->device_tree : &m->device_tree_nowait, d->root,
+				  virtual_block, wait, &value);
 	if (!r) {
 		set_mapping(d, value, ret);
 		dtm_mapping_cache_add(&d->cache, virtual_block, le64_to_cpu(value));
@@ -461,16 +461,16 @@ static void collect_dec(void *context, const void *values, unsigned int n)
 }
 
 /*
- * Run by run, each found first: the kernel's function ends where a run does. No more than is done
- * in a short time; begin says how far that was.
+ * One by one, each found first, so that any error of removing it is one: the kernel's function for
+ * several takes a sector that cannot be read (-ENODATA) for the end of them, and leaves the tree
+ * half changed. No more than is done in a short time; begin says how far that was.
  */
 static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 {
 	struct dtm_metadata *m = d->m;
 	struct uses u = { .m = m, .count = m->data_sm->dec_blocks };
 	struct dm_btree_info info = m->device_tree;
-	u64 at, left = BLOCKS_AT_ONCE;
-	unsigned int removed;
+	u64 at, left;
 	dm_block_t new_root;
 	__le64 value;
 	int r = 0;
@@ -482,7 +482,7 @@ static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 	info.value_type.context = &u;
 	info.value_type.inc = collect_inc;
 	info.value_type.dec = collect_dec;
-	while (*begin < end && left) {
+	for (left = BLOCKS_AT_ONCE; *begin < end && left; left--) {
 		r = dm_btree_lookup_next(&m->device_tree, *root, begin, &at, &value);
 		if (r == -ENODATA || (!r && at >= end)) {
 			*begin = end;
@@ -491,20 +491,13 @@ static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 		}
 		if (r)
 			break;
-		*begin = at;
-		r = dm_btree_remove_leaves(&info, *root, begin, at + min(left, end - at), &new_root,
-					   &removed);
+		r = dm_btree_remove(&info, *root, &at, &new_root);
 		if (r)
 			break;
 		*root = new_root;
-		/* A key that was just found and is not there: the tree is not what it should be. */
-		if (!removed) {
-			r = -EILSEQ;
-			break;
-		}
-		left -= removed;
-		WRITE_ONCE(d->now.mapped_blocks,
-			   d->now.mapped_blocks - min_t(u64, removed, d->now.mapped_blocks));
+		*begin = at + 1;
+		if (d->now.mapped_blocks)
+			WRITE_ONCE(d->now.mapped_blocks, d->now.mapped_blocks - 1);
 	}
 	count_uses(&u);
 	return r;

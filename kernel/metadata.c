@@ -338,36 +338,34 @@ void dtm_md_counts_change(struct dtm_metadata *m, u64 begin, u64 end)
 /*
  * The data space map keeps changed index entries in memory, and writes them to a tree when it is
  * committed; of the errors of that it tells only the last entry's. One that was not written would
- * lead to a bitmap that is used for something else. So what it will read is read here first, by
- * another space map made of the same root, and an error stops the commit; errors of allocating are
- * noticed by the watch.
+ * lead to a bitmap that is used for something else. So what it will read is read here first, and an
+ * error stops the commit; errors of allocating are noticed by the watch.
  */
 static int read_index(struct dtm_metadata *m)
 {
-	u8 root[DTM_SM_ROOT_SIZE] __aligned(8);
-	struct dm_space_map *sm;
+	u8 copy[DTM_SM_ROOT_SIZE] __aligned(8);
+	struct dtm_index_entry entry;
+	struct dm_btree_info info = {
+		.tm = m->tm,
+		.levels = 1,
+		.value_type.size = sizeof(entry),
+	};
+	struct dtm_sm_root root;
 	unsigned int place;
-	u32 count;
 	int r;
 
-	if (bitmap_empty(m->counted_valid, DTM_CACHED_BITMAPS))
-		return 0;
-	r = m->data_sm->copy_root(m->data_sm, root, sizeof(root));
+	r = m->data_sm->copy_root(m->data_sm, copy, sizeof(copy));
 	if (r)
 		return r;
-	sm = dm_sm_disk_open(m->tm, root, sizeof(root));
-	/* Without memory for it the commit is as safe as it is in mainline. */
-	if (IS_ERR(sm))
-		return PTR_ERR(sm) == -ENOMEM ? 0 : PTR_ERR(sm);
+	memcpy(&root, copy, sizeof(root));
 	for_each_set_bit(place, m->counted_valid, DTM_CACHED_BITMAPS) {
-		r = sm->get_count(sm, m->counted[place] * DTM_COUNTS_PER_BITMAP, &count);
+		r = dtm_md_lookup(m, &info, le64_to_cpu(root.bitmap_root), m->counted[place], true,
+				  &entry);
 		/* One that was added in this transaction is not in the tree yet. */
 		if (r && r != -ENODATA)
-			break;
-		r = 0;
+			return r;
 	}
-	sm->destroy(sm);
-	return r;
+	return 0;
 }
 
 static int fill_next(struct dtm_metadata *m)
@@ -607,6 +605,17 @@ int dtm_metadata_mend(struct dtm_metadata *m)
 	return r;
 }
 
+void dtm_metadata_detach(struct dtm_metadata *m)
+{
+	dtm_md_lock(m);
+	unload(m);
+	m->broken = true;
+	/* So that nothing is left that would be written some time, or be taken for what is there.
+	 */
+	dm_block_manager_reset(m->bm);
+	dtm_md_unlock(m);
+}
+
 void dtm_metadata_set_read_only(struct dtm_metadata *m, bool read_only)
 {
 	dtm_md_lock(m);
@@ -622,9 +631,11 @@ void dtm_metadata_set_read_only(struct dtm_metadata *m, bool read_only)
 int dtm_metadata_set_needs_check(struct dtm_metadata *m)
 {
 	__le32 flag = cpu_to_le32(DTM_SUPERBLOCK_NEEDS_CHECK);
+	bool told;
 	int r = 0;
 
 	dtm_md_lock(m);
+	told = m->needs_check_unwritten; /* it is tried every second */
 	m->needs_check = true;
 	if (!(m->committed->sb.flags & flag) || m->doubtful) {
 		m->needs_check_unwritten = true;
@@ -633,7 +644,7 @@ int dtm_metadata_set_needs_check(struct dtm_metadata *m)
 		r = bdev_read_only(m->bdev) ? -EROFS : dtm_superblock_write(m->bm, m->next);
 		if (!r)
 			next_is_committed(m);
-		else
+		else if (!told)
 			DMERR_LIMIT("%pg: needs_check is not recorded yet: error %d", m->bdev, r);
 	}
 	dtm_md_unlock(m);

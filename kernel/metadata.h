@@ -90,6 +90,12 @@ int dtm_metadata_mend(struct dtm_metadata *m);
 bool dtm_metadata_is_broken(struct dtm_metadata *m);
 
 /*
+ * For the time that nobody keeps the device open: it is not touched, and all is as where it is
+ * broken, until dtm_metadata_mend(). There is no transaction to lose.
+ */
+void dtm_metadata_detach(struct dtm_metadata *m);
+
+/*
  * Nothing is written while read-only, whatever is called: what changes answers -EROFS. Set once
  * there is no transaction to lose; to go on writing, the flag is taken away again.
  */

@@ -19,13 +19,18 @@
 #include "compat.h"
 
 struct block_device;
+struct dm_bufio_client;
 
 typedef u64 dm_block_t;
 
 /* ---- blocks ------------------------------------------------------------------------------ */
 
 struct dm_block; /* cached, and held by whoever got it, until unlocked */
-struct dm_block_manager;
+/* A test compares this with the kernel's own type information. */
+struct dm_block_manager {
+	struct dm_bufio_client *bufio; /* of the device; for reading blocks as they are */
+	bool read_only : 1;
+};
 
 /* A test compares this with the kernel's own type information. */
 struct dm_block_validator {
@@ -174,8 +179,5 @@ int dm_btree_insert(struct dm_btree_info *info, dm_block_t root, u64 *keys, void
 int dm_btree_insert_notify(struct dm_btree_info *info, dm_block_t root, u64 *keys, void *value_le,
 			   dm_block_t *ret_root, int *ret_inserted);
 int dm_btree_remove(struct dm_btree_info *info, dm_block_t root, u64 *keys, dm_block_t *ret_root);
-/* From the key on, as long as one follows the other, below end; keys moves on. */
-int dm_btree_remove_leaves(struct dm_btree_info *info, dm_block_t root, u64 *keys, u64 end,
-			   dm_block_t *ret_root, unsigned int *ret_removed);
 
 #endif

@@ -204,8 +204,14 @@ static void pool_dtr(struct dm_target *ti)
 	struct dtm_pool *pool = line->pool;
 
 	dtm_engine_lock(pool);
-	if (pool->line == line)
+	if (pool->line == line) {
+		/* What a message changed since the suspend. */
+		(void)dtm_pool_commit(pool);
 		pool->line = NULL;
+		/* Thin devices keep the pool, but not the devices below it: a removal by force puts
+		 * another target in its place. */
+		dtm_metadata_detach(pool->metadata);
+	}
 	dtm_engine_unlock(pool);
 	free_line(ti, line);
 }
@@ -312,6 +318,10 @@ static int pool_preresume(struct dm_target *ti)
 
 	dtm_engine_lock(pool);
 	if (pool->line != line) {
+		dtm_pool_mend(pool); /* detached, if there was no line for a while */
+		/* What a message changed since the suspend: in another mode it may have to stay
+		 * undone. */
+		(void)dtm_pool_commit(pool);
 		(void)dtm_metadata_sizes(pool->metadata, &sizes);
 		pool->line = line;
 		WRITE_ONCE(pool->sectors, ti->len);

@@ -71,6 +71,14 @@ struct dtm_sm_root {
 } __packed;
 static_assert(sizeof(struct dtm_sm_root) == 32);
 
+/* What the tree at bitmap_root says of a bitmap, by the bitmap's number. */
+struct dtm_index_entry {
+	__le64 location;
+	__le32 free;
+	__le32 none_free_before;
+} __packed;
+static_assert(sizeof(struct dtm_index_entry) == 16);
+
 /* A superblock in memory, with the rest of its block. */
 union dtm_superblock_image {
 	struct dtm_superblock sb;

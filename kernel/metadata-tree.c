@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * See metadata-internal.h: what is not in a tree, told from what cannot be read.
+ *
+ * The kernel's B-trees say -ENODATA of a key that is not there. The block layer says the same of a
+ * sector that the disk cannot read any more (BLK_STS_MEDIUM), and the trees pass that on. Taken for
+ * a hole, it would be read as zeroes, and a write would put another block in the place of what is
+ * there. So before -ENODATA is believed, it is made sure that the way to the key could be read.
+ */
+
+#include "metadata-internal.h"
+
+#include <linux/dm-bufio.h>
+#include <linux/err.h>
+#include <linux/string.h>
+
+/* A node as on disk; behind the keys, for as many as fit, the values. */
+struct node {
+	__le32 checksum;
+	__le32 flags;
+	__le64 location;
+	__le32 entries;
+	__le32 most;
+	__le32 value_size;
+	__le32 unused;
+	__le64 keys[];
+} __packed;
+
+#define NODE_INTERNAL BIT(0)
+/* Of a node above the leaves: keys and the locations of the nodes below. */
+#define NODE_MOST ((DTM_SUPERBLOCK_BLOCK_SIZE - sizeof(struct node)) / (2 * sizeof(__le64)))
+/* More than any tree in the metadata that the format can address. */
+#define MAX_DEPTH 16
+
+/* Where the way to a key goes on from a node, or 0: it ends here, or what is here is no node. */
+static u64 next_of(const struct node *n, u64 key)
+{
+	const u32 most = le32_to_cpu(n->most);
+	u32 low = 0, high = min(le32_to_cpu(n->entries), most);
+
+	if (!(le32_to_cpu(n->flags) & NODE_INTERNAL) || most > NODE_MOST)
+		return 0;
+	/* All before low are not above the key, all from high on are. */
+	while (low < high) {
+		const u32 middle = low + (high - low) / 2;
+
+		if (le64_to_cpu(n->keys[middle]) <= key)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low ? le64_to_cpu(n->keys[most + low - 1]) : 0;
+}
+
+/* Is the key in a leaf after all? */
+static bool is_in(const struct node *n, u64 key)
+{
+	const u32 most = (DTM_SUPERBLOCK_BLOCK_SIZE - sizeof(*n)) / sizeof(__le64);
+	u32 i;
+
+	if (le32_to_cpu(n->flags) & NODE_INTERNAL)
+		return false;
+	for (i = 0; i < min(le32_to_cpu(n->entries), most); i++)
+		if (le64_to_cpu(n->keys[i]) == key)
+			return true;
+	return false;
+}
+
+/* -ENODATA: the key is not there, sure enough. */
+static int is_missing(struct dtm_metadata *m, u64 root, u64 key, bool wait)
+{
+	unsigned int depth;
+	u64 at = root;
+
+	for (depth = 0; at && depth < MAX_DEPTH; depth++) {
+		struct dm_buffer *b;
+		const struct node *n;
+		bool found;
+
+		n = wait ? dm_bufio_read(m->bm->bufio, at, &b) : dm_bufio_get(m->bm->bufio, at, &b);
+		if (!n)
+			return -EWOULDBLOCK;
+		if (IS_ERR(n))
+			return -EIO;
+		at = next_of(n, key);
+		found = !at && is_in(n, key);
+		dm_bufio_release(b);
+		if (found) /* it could not be read a moment ago */
+			return -EIO;
+	}
+	return -ENODATA;
+}
+
+int dtm_md_lookup(struct dtm_metadata *m, struct dm_btree_info *tree, u64 root, u64 key, bool wait,
+		  void *value_le)
+{
+	const u32 size = tree->value_type.size;
+	int r;
+
+	/* The kernel puts the value of the next lower key here, so mostly it is plain that it got
+	 * to the leaf. No value looks like this. */
+	memset(value_le, 0xff, size);
+	r = dm_btree_lookup(tree, root, &key, value_le);
+	if (r != -ENODATA || memchr_inv(value_le, 0xff, size))
+		return r;
+	return is_missing(m, root, key, wait);
+}
