@@ -33,16 +33,25 @@ static void fail_completing(struct dtm_pool *pool)
 		bio_io_error(bio);
 }
 
+/*
+ * It was read, and is not what was written. All else is the device's trouble, which has many names
+ * (-EIO, -ENOLINK, -ETIMEDOUT, -ENODATA for a bad sector), or want of memory; it may be over soon.
+ */
+static bool is_damage(int r)
+{
+	return r == -EILSEQ || r == -ENOTBLK || r == -EINVAL;
+}
+
 static void abort_transaction(struct dtm_pool *pool)
 {
 	int r = dtm_metadata_abort(pool->metadata);
 
 	fail_completing(pool);
-	if (r == -EIO || r == -ENOMEM)
+	if (is_damage(r))
+		dtm_pool_event(pool, DTM_EV_ABORT_FAILED);
+	else if (r)
 		DMERR("%s: what was committed cannot be read now (%d); it is tried again",
 		      dm_device_name(pool->md), r);
-	else if (r)
-		dtm_pool_event(pool, DTM_EV_ABORT_FAILED);
 }
 
 static void need_check(struct dtm_pool *pool)
@@ -127,6 +136,9 @@ void dtm_pool_metadata_failed(struct dtm_pool *pool, const char *what, int err)
 	      "read-only until its metadata was checked",
 	      dm_device_name(pool->md), what, err);
 	dtm_pool_event(pool, DTM_EV_METADATA_FAILED);
+	/* What of it could not be done now is the worker's to try again, and nothing else may come.
+	 */
+	dtm_pool_wake(pool);
 }
 
 void dtm_pool_change_failed(struct dtm_pool *pool, const char *what, int err)

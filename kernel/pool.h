@@ -307,7 +307,8 @@ struct dtm_io {
 	void (*next)(struct dtm_io *io); /* called by the worker */
 	atomic_t awaited;
 	blk_status_t status;
-	u64 block; /* data block of the first */
+	u64 block;        /* data block of the first */
+	bool disk_zeroes; /* the data device was asked to write zeroes to it, not sent them */
 	bool copied;
 	u64 old_block; /* then: what it was copied from */
 	u64 at;        /* discards: reached so far */

@@ -134,11 +134,29 @@ static void map_block(struct dtm_io *io)
 	}
 }
 
+/*
+ * Some disks are thought able to write zeroes by themselves, and refuse when it is asked of them.
+ * The kernel asks no more then, and kcopyd writes the zeroes; only what had been asked for has
+ * failed.
+ */
+static bool zeroes_were_refused(const struct dtm_io *io)
+{
+	const struct dtm_pool *pool = io->thin->pool;
+
+	return io->status && io->disk_zeroes && dtm_mode_may_change(pool->mode) &&
+	       !bdev_write_zeroes_sectors(pool->data_bdev);
+}
+
+static void fill_hole(struct dtm_io *io);
+
 static void map_block_ready(struct dtm_io *io)
 {
 	struct dtm_pool *pool = io->thin->pool;
 
-	map_block(io);
+	if (zeroes_were_refused(io))
+		fill_hole(io); /* a change that is counted anew */
+	else
+		map_block(io);
 	/* The bio may be gone; what counts it is the pool. */
 	if (atomic_dec_and_test(&pool->busy))
 		wake_up_all(&pool->idle);
@@ -166,6 +184,7 @@ static void zero(struct dtm_io *io, sector_t from, sector_t count)
 	struct dm_io_region to = region(pool->data_bdev, dtm_sector_of(pool, io->block) + from,
 					count);
 
+	io->disk_zeroes = bdev_write_zeroes_sectors(pool->data_bdev);
 	dm_kcopyd_zero(pool->copier, 1, &to, 0, filled, io);
 }
 
@@ -209,6 +228,7 @@ static void fill_hole(struct dtm_io *io)
 	const sector_t begin = dtm_sector_of(pool, io->cell.begin);
 	sector_t of_origin = 0;
 
+	io->disk_zeroes = false;
 	if (thin->origin_dev && begin < thin->origin_sectors)
 		of_origin = min_t(sector_t, pool->block_sectors, thin->origin_sectors - begin);
 	if (covers_block(pool, dtm_bio_of(io))) {
@@ -235,6 +255,7 @@ static void fill_from_shared(struct dtm_io *io, u64 old_block)
 {
 	struct dtm_pool *pool = io->thin->pool;
 
+	io->disk_zeroes = false;
 	/* The copy, and the end of reads that are on their way to the old block. */
 	dtm_begin_change(io, map_block_ready, 2);
 	if (dtm_flights_after(&io->thin->flights, &io->list))

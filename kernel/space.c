@@ -15,7 +15,10 @@ void dtm_no_space(struct dtm_io *io)
 	struct dtm_pool *pool = thin->pool;
 	struct bio *bio = dtm_bio_of(io);
 
-	if (!dtm_mode_may_queue(pool->mode, dtm_metadata_needs_check(pool->metadata),
+	/* In another mode nobody would come to end the waiting: where counts say there is space,
+	 * but there is none. */
+	if (pool->mode != DTM_OUT_OF_DATA_SPACE ||
+	    !dtm_mode_may_queue(pool->mode, dtm_metadata_needs_check(pool->metadata),
 				pool->features.error_if_no_space, pool->timed_out)) {
 		dtm_fail(io, dtm_mode_may_change(pool->mode) ? BLK_STS_NOSPC : BLK_STS_IOERR);
 		return;

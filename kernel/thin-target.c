@@ -41,20 +41,26 @@ static int find_pool(struct dtm_thin *thin, struct dm_target *ti)
 	return 0;
 }
 
-/* Is the device behind another mapped device? One table of the same after the other is fine. */
-static bool in_use(const struct dtm_thin *thin, struct mapped_device *md)
+/*
+ * Is the device behind another mapped device, or another line of the same table? One table of the
+ * same mapped device after the other is fine.
+ */
+static bool in_use(const struct dtm_thin *thin)
 {
+	const struct dm_table *table = thin->ti->table;
+	struct mapped_device *md = dm_table_get_md(thin->ti->table);
 	const struct dtm_thin *other;
 
 	list_for_each_entry(other, &thin->pool->thins, list)
-		if (other->device == thin->device && dm_table_get_md(other->ti->table) != md)
+		if (other->device == thin->device &&
+		    (other->ti->table == table || dm_table_get_md(other->ti->table) != md))
 			return true;
 	return false;
 }
 
 /*
- * On the list of its pool, unless that is suspended. Cells and flights are those of one mapped
- * device: two of them with the same blocks would map a block twice, and lose what one wrote.
+ * On the list of its pool, unless that is suspended. Cells and flights are those of one line of a
+ * table: two of them with the same blocks would map a block twice, and lose what one wrote.
  */
 static int enlist(struct dtm_thin *thin, struct dm_target *ti)
 {
@@ -66,8 +72,8 @@ static int enlist(struct dtm_thin *thin, struct dm_target *ti)
 	if (pool->gate_closing) {
 		ti->error = "The pool is suspended";
 		r = -EINVAL;
-	} else if (in_use(thin, dm_table_get_md(ti->table))) {
-		ti->error = "The thin device is in use by another mapped device";
+	} else if (in_use(thin)) {
+		ti->error = "The thin device is in use by another mapped device, or another line";
 		r = -EBUSY;
 	} else {
 		list_add_tail(&thin->list, &pool->thins);

@@ -13,6 +13,7 @@
 #include <ftw.h>
 #include <glob.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <poll.h>
 #include <pthread.h>
 #include <spawn.h>
@@ -23,6 +24,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -192,6 +194,9 @@ static void attach(struct exercise *x)
 {
 	struct tm_pool_record *pool = &x->pool;
 	struct tm_attachment again;
+	struct statvfs fs;
+	struct stat st;
+	uint64_t room;
 
 	chapter("loop devices: attached, found again, grown");
 	OK(x, tm_backing_attach(pool, TM_PART_DATA, &x->data, &err));
@@ -202,7 +207,16 @@ static void attach(struct exercise *x)
 	CHECK(x, x->data.direct_io && x->meta.direct_io);
 	CHECK(x, queue_number(x->data.segment.major, x->data.segment.minor, "loop/dio") == 1);
 	CHECK(x, queue_number(x->data.segment.major, x->data.segment.minor, "loop/autoclear") == 1);
-	CHECK(x, device_bytes(x, x->data.fd) == DATA_BYTES);
+	/* Metadata's is as long as its file; that of data need never grow. */
+	CHECK(x, device_bytes(x, x->meta.fd) == META_BYTES);
+	CHECK(x, x->meta.segment.room_sectors == META_BYTES / 512);
+	CHECK(x, statvfs(pool->directory, &fs) == 0);
+	room = (uint64_t)fs.f_blocks * fs.f_frsize / 4096 * 4096;
+	CHECK(x, room > 3 * DATA_BYTES);
+	CHECK(x, device_bytes(x, x->data.fd) == room);
+	CHECK(x, x->data.segment.room_sectors == room / 512);
+	part_stat(x, pool, TM_PART_DATA, &st);
+	CHECK(x, (uint64_t)st.st_size == DATA_BYTES);
 
 	OK(x, tm_backing_attach(pool, TM_PART_DATA, &again, &err));
 	CHECK(x, again.segment.major == x->data.segment.major &&
@@ -214,18 +228,40 @@ static void attach(struct exercise *x)
 
 	for (int i = 0; i < 2; i++) {
 		OK(x, tm_backing_grow_part(pool, TM_PART_DATA, 2 * DATA_BYTES, &err));
-		CHECK(x, device_bytes(x, x->data.fd) == 2 * DATA_BYTES);
+		OK(x, tm_backing_grow_part(pool, TM_PART_METADATA, 2 * META_BYTES, &err));
+		CHECK(x, device_bytes(x, x->data.fd) == room);
+		CHECK(x, device_bytes(x, x->meta.fd) == 2 * META_BYTES);
 	}
-	OK(x, tm_backing_grow_part(pool, TM_PART_DATA, DATA_BYTES, &err));
-	CHECK(x, device_bytes(x, x->data.fd) == 2 * DATA_BYTES);
+	OK(x, tm_backing_grow_part(pool, TM_PART_METADATA, META_BYTES, &err));
+	CHECK(x, device_bytes(x, x->meta.fd) == 2 * META_BYTES);
+	OK(x, tm_backing_shrink_part(pool, TM_PART_METADATA, META_BYTES, &err));
 
-	/* As after a crash between the file and the loop device. */
+	/* Somebody had the loop device ask for its file's size: it is made large again. */
+	CHECK(x, ioctl(x->data.fd, LOOP_SET_CAPACITY, 0) == 0);
+	CHECK(x, device_bytes(x, x->data.fd) == 2 * DATA_BYTES);
+	OK(x, tm_backing_grow_attached(pool, TM_PART_DATA, 2 * DATA_BYTES, x->data.segment.major,
+				       x->data.segment.minor, &again, &err));
+	CHECK(x, device_bytes(x, x->data.fd) == room);
+	CHECK(x, again.segment.length_sectors == 2 * DATA_BYTES / 512);
+	tm_attachment_done(&again);
+
+	/*
+	 * A stop between the two sizes that the file has for that: what is allocated is no more
+	 * than was, until it is asked for.
+	 */
 	char path[TM_PATH_SIZE + 16];
 	tm_backing_part_path(pool, TM_PART_DATA, path);
-	CHECK(x, truncate(path, 3 * DATA_BYTES) == 0);
-	CHECK(x, device_bytes(x, x->data.fd) == 2 * DATA_BYTES);
+	CHECK(x, truncate(path, (off_t)room) == 0);
 	OK(x, tm_backing_grow_part(pool, TM_PART_DATA, 3 * DATA_BYTES, &err));
-	CHECK(x, device_bytes(x, x->data.fd) == 3 * DATA_BYTES);
+	part_stat(x, pool, TM_PART_DATA, &st);
+	CHECK(x, (uint64_t)st.st_size == room);
+	CHECK(x, (uint64_t)st.st_blocks * 512 >= 3 * DATA_BYTES);
+	CHECK(x, (uint64_t)st.st_blocks * 512 < 4 * DATA_BYTES);
+	OK(x, tm_backing_shrink_part(pool, TM_PART_DATA, 3 * DATA_BYTES, &err));
+	part_stat(x, pool, TM_PART_DATA, &st);
+	CHECK(x, (uint64_t)st.st_size == 3 * DATA_BYTES);
+	CHECK(x, (uint64_t)st.st_blocks * 512 >= 3 * DATA_BYTES);
+	CHECK(x, device_bytes(x, x->data.fd) == room);
 }
 
 static void bad_places(struct exercise *x)
@@ -287,7 +323,7 @@ static void bad_places(struct exercise *x)
 	FAILS(x, ENOENT, TM_ERR_BACKING_GONE, tm_backing_free_bytes(&pool, &bytes, &err));
 }
 
-/* A file system of 96 MiB of its own, on the loop device of a pool's data file. */
+/* A file system of 96 MiB of its own, on the loop device of a pool's metadata file. */
 static void full_disk(struct exercise *x)
 {
 	struct tm_pool_record host = pool_at(x->base, "small"), pool;
@@ -298,8 +334,8 @@ static void full_disk(struct exercise *x)
 
 	chapter("a full disk");
 	OK(x, tm_backing_create_dir(&host, &err));
-	OK(x, tm_backing_create_part(&host, TM_PART_DATA, 96 * TM_MIB, &err));
-	OK(x, tm_backing_attach(&host, TM_PART_DATA, &a, &err));
+	OK(x, tm_backing_create_part(&host, TM_PART_METADATA, 96 * TM_MIB, &err));
+	OK(x, tm_backing_attach(&host, TM_PART_METADATA, &a, &err));
 	(void)snprintf(device, sizeof(device), "/dev/loop%u", a.segment.minor);
 	char *const mkfs[] = { (char *)"mke2fs", (char *)"-Fq", (char *)"-t",
 			       (char *)"ext4",   device,        NULL };

@@ -9,6 +9,7 @@ Each fault is provoked; ends are thin_check and the data that had been made dura
 import errno
 import os
 import time
+from pathlib import Path
 
 import target
 import thin
@@ -171,7 +172,8 @@ def full_metadata(t, size):
     state = pool.state()
     t.equal((state.mode, state.needs_check, state.metadata_used), ("rw", False, state.metadata_total), "all in use")
     sure(t, thin.error_of(pool.message, "create_snap 5000 0"), "ENOSPC", "a snapshot")
-    # What frees space is let through.
+    # What frees space is let through, and what LVM2 says after it, though that freed too little.
+    pool.message("set_transaction_id 0 1")
     pool.message(f"delete {number - 1}")
     pool.message(f"delete {number - 2}")
     t.equal(pool.mode(), "rw", "the mode after deletes")
@@ -475,6 +477,53 @@ def data_errors(t):
 
 # ---- sizes ---------------------------------------------------------------------------------------
 
+def scsi_disk(t, mebibytes):
+    """A disk in memory that can be told to refuse commands."""
+    tm.sh(["modprobe", "sd_mod"])  # udev would
+    tm.sh(["modprobe", "scsi_debug", f"dev_size_mb={mebibytes}", "delay=0"])
+
+    def gone():
+        return tm.sh(["rmmod", "scsi_debug"], check=False).status == 0
+
+    t.defer(lambda: tm.wait_for(gone, 20, "the disk can be taken away"))
+    found = Path("/sys/bus/pseudo/drivers/scsi_debug")
+    tm.wait_for(lambda: list(found.glob("adapter*/host*/target*/*/block/sd*")), 20, "the disk is there")
+    return next(found.glob("adapter*/host*/target*/*/block/sd*")).name
+
+
+def refused_zeroes(t):
+    """A disk that says it can write zeroes by itself, and refuses when it is asked, gets them sent: no write fails."""
+    disk = scsi_disk(t, 32)
+    limit = Path(f"/sys/block/{disk}/queue/write_zeroes_max_bytes")
+    origin = thin.Disk(t, "origin", KIB64 + KIB64 // 2)
+    thin.write(origin, 0, b"o" * (KIB64 + KIB64 // 2))
+    meta = thin.Disk(t, "meta", 2 * MIB)
+    with Path(f"/dev/{disk}").open("wb", buffering=0) as file:
+        for _ in range(32):
+            file.write(b"x" * MIB)
+        os.fsync(file.fileno())
+    data = thin.Device.of(t, f"{t.name}-scsi", thin.Target(0, 65536, "linear", f"/dev/{disk} 0"))
+    pool = thin.Device.of(t, f"{t.name}-pool", thin.Target(0, 65536, "thin-pool", f"{meta.path} {data.path} 128 0"))
+    pool.message("create_thin 0")
+    vol = thin.Device.of(t, f"{t.name}-vol", thin.Target(0, 32768, "thin", f"{pool.path} 0 {origin.path}"))
+    t.check(int(limit.read_text()) > 0, "the disk says that it writes zeroes")
+    Path("/sys/module/scsi_debug/parameters/write_same_length").write_text("0\n")
+    # Some at once, for all of them are refused; the one in block 1 is filled from the origin, too.
+    writes = [thin.Background(thin.write, vol, block * 128 + 8, b"w" * 512) for block in range(1, 9)]
+    t.equal([name(write.ended()) for write in writes], ["success"] * 8, "writes")
+    t.equal(int(limit.read_text()), 0, "the disk has refused")
+    for block in range(1, 9):
+        before = bytearray(b"o" * (KIB64 // 2) + bytes(KIB64 // 2) if block == 1 else bytes(KIB64))
+        before[8 * 512:9 * 512] = b"w" * 512
+        t.check(thin.read(vol, block * 128, 128) == before, f"block {block}")
+    vol.remove()
+    pool.remove()
+    thin.check(meta)
+    data.remove()
+    meta.close()
+    origin.close()
+
+
 def oversized(t):
     """Row 8: more metadata than the format knows is taken, the rest unused; also when it grows to that."""
     limit = 33292800 // 8
@@ -519,6 +568,38 @@ def two_pools(t):
         end(pool)
 
 
+def shrunk(t):
+    """Devices that became smaller: the resume fails, the pool stays suspended, and goes on once they are back."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    thin.fill(vol, 0, 3, 1)
+    pool.suspend()
+    meta.layer.swap(meta._line("linear", MIB), flush=False)
+    for _ in range(2):
+        sure(t, thin.error_of(pool.resume), "EINVAL", "a resume with less of a metadata device")
+        t.check(pool.info().suspended, "the pool stays suspended")
+    meta.layer.swap(meta._line("linear", 2 * MIB), flush=False)
+    pool.resume()
+    t.equal((pool.mode(), pool.state().metadata_total), ("rw", 512), "after the resume")
+    thin.fill(vol, 3, 3, 1)
+    # A table longer than the data device does not become live, and the one there was goes on.
+    pool.load(pool.line(64 * MIB // 512))
+    pool.suspend()
+    sure(t, thin.error_of(pool.resume), "EINVAL", "a resume with a table longer than the data device")
+    pool.resume()
+    t.equal((pool.mode(), pool.state().data_total, pool.table().sectors), ("rw", 512, 32 * MIB // 512), "the pool after it")
+    vol.remove()
+    pool.remove()
+    meta.layer.swap(meta._line("linear", MIB), flush=False)
+    sure(t, thin.error_of(thin.Pool, t, meta, data), "EINVAL", "an activation with less of a metadata device")
+    meta.layer.swap(meta._line("linear", 2 * MIB), flush=False)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.thin(0, 16 * MIB)
+    t.equal(thin.read(vol, 0, 6 * 128), b"\1" * (6 * KIB64), "what was written")
+    end(pool, vol)
+
+
 def removal(t):
     """With I/O that waits, in each mode, in each order."""
     for queued in (False, True):
@@ -547,6 +628,43 @@ def removal(t):
     end(pool)
 
 
+def replaced(t):
+    """Another target in the place of a pool in use, as a removal by force leaves it: nothing of what
+    was below it is used any more. And the pool again."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    pool.message("create_thin 1")
+    thin.fill(vol, 0, 4, 1)
+    line = pool.table()
+    pool.load(thin.Target(0, line.sectors, "error", ""))
+    pool.suspend(flush=False)
+    pool.resume()
+    t.equal((meta.layer.info().open_count, data.layer.info().open_count), (0, 0), "users of what was below")
+    t.equal(vol.status().strip(), "Fail", "the volume's status")
+    sure(t, thin.error_of(pool.thin, 1, MIB, "no"), "EIO", "another thin device")
+    waiting = thin.Background(thin.fill, vol, 1, 5, 2)
+    pool.swap(line)
+    sure(t, waiting.ended(), "success", "a write meanwhile, in the end")
+    t.equal(pool.mode(), "rw", "the pool, back again")
+    t.equal(thin.read(vol, 0, 6 * 128), b"\1" * KIB64 + b"\2" * 5 * KIB64, "the data")
+    end(pool, vol)
+
+
+def grown_while_suspended(t):
+    """By a message; and then made read-only. It is durable all the same."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data, sectors=100 * 128)
+    pool.suspend()
+    pool.message("grow_data 120")
+    pool.load(pool.line(sectors=120 * 128, features="read_only"))
+    pool.resume()
+    t.equal((pool.mode(), pool.state().data_total), ("ro", 120), "the pool")
+    pool.remove()
+    sure(t, thin.error_of(thin.Pool, t, meta, data, "short", sectors=100 * 128), "EINVAL", "a table as before")
+    end(thin.Pool(t, meta, data, sectors=120 * 128))
+
+
 # Each with what is provoked; kernel-long.py has those that take long.
 PARTS = {
     "mode_over_suspend": mode_over_suspend, "marks": marks, "out_of_data": out_of_data,
@@ -555,7 +673,9 @@ PARTS = {
     "full_metadata, small": lambda t: full_metadata(t, 256 << 10),
     "metadata_errors, no writes": lambda t: metadata_errors(t, "error_writes"),
     "metadata_errors, nothing": lambda t: metadata_errors(t, "error"),
-    "damaged": damaged, "data_errors": data_errors, "two_pools": two_pools, "removal": removal,
+    "damaged": damaged, "shrunk": shrunk, "data_errors": data_errors, "refused_zeroes": refused_zeroes,
+    "two_pools": two_pools, "removal": removal,
+    "replaced": replaced, "grown_while_suspended": grown_while_suspended,
 }
 
 

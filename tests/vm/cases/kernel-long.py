@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""More of kernel-faults and kernel-model, which takes minutes: run it by its name."""
+"""More of kernel-faults, kernel-format and kernel-model, which takes minutes: run it by its name."""
 
 import random
 
@@ -131,9 +131,12 @@ def suspends(t, rounds=150):
 
 def run(t):
     import runner
-    faults, model = runner.load("kernel-faults"), runner.load("kernel-model")
+    faults, model, form = (runner.load(name) for name in ("kernel-faults", "kernel-model", "kernel-format"))
     thin.quiet(t)
     t.defer(target.use, t.target)
+    form.block_sizes(t)
+    form.stacking(t)
+    t.log("blocks of every size; limits of the data device")
     target.use("ours")
     suspends(t)
     for by_message in (False, True):

@@ -205,6 +205,13 @@ def one_name(t):
     pool = thin.Pool(t, meta, data)
     vol = pool.make(0, 16 * MIB)
     t.equal(thin.error_of(pool.thin, 0, 16 * MIB, "twice"), errno.EBUSY, "the same thin device by another name")
+    two = thin.Device(t, "two-lines")
+    pool.message("create_thin 1")
+    halves = [thin.Target(start, 8192, "thin", f"{pool.path} 1") for start in (0, 8192)]
+    t.equal(thin.error_of(two.load, *halves), errno.EBUSY, "the same thin device in two lines of a table")
+    two.load(halves[0])
+    two.resume()
+    two.remove()
     # Another table of the same mapped device is fine.
     vol.swap(vol.table())
     thin.fill(vol, 0, 1, 1)
