@@ -17,7 +17,8 @@
 /* 9999-12-31T23:59:59.999999Z: RFC 3339 has four digits for the year. */
 #define LAST_USEC ((uint64_t)253402300799 * TM_USEC_PER_SEC + 999999)
 
-static int read_file(const char *path, int flags, size_t limit, char **ret_text, size_t *ret_len)
+static int read_file(int dir, const char *path, int flags, size_t limit, char **ret_text,
+		     size_t *ret_len)
 {
 	tm_auto_close int fd = -1;
 	tm_auto_free char *text = NULL;
@@ -25,7 +26,7 @@ static int read_file(const char *path, int flags, size_t limit, char **ret_text,
 	struct stat st;
 
 	/* O_NONBLOCK: a FIFO put in the file's place must not hang the open. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags);
+	fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
 	if (S_ISDIR(st.st_mode))
@@ -67,12 +68,17 @@ static int read_file(const char *path, int flags, size_t limit, char **ret_text,
 
 int tm_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_len)
 {
-	return read_file(path, 0, limit, ret_text, ret_len);
+	return read_file(AT_FDCWD, path, 0, limit, ret_text, ret_len);
+}
+
+int tm_read_file_at(int dir, const char *path, size_t limit, char **ret_text, size_t *ret_len)
+{
+	return read_file(dir, path, 0, limit, ret_text, ret_len);
 }
 
 int tm_read_file_itself(const char *path, size_t limit, char **ret_text, size_t *ret_len)
 {
-	return read_file(path, O_NOFOLLOW, limit, ret_text, ret_len);
+	return read_file(AT_FDCWD, path, O_NOFOLLOW, limit, ret_text, ret_len);
 }
 
 /* Opens the directory that holds @path; the name within it in *ret_base. fd or -errno. */

@@ -13,6 +13,8 @@
  * errno of open/read.
  */
 int tm_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_len);
+/* The same of a path below the directory @dir is open on. */
+int tm_read_file_at(int dir, const char *path, size_t limit, char **ret_text, size_t *ret_len);
 /* The same of a file that others may have put there: -ELOOP where it is a symbolic link. */
 int tm_read_file_itself(const char *path, size_t limit, char **ret_text, size_t *ret_len);
 

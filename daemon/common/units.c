@@ -46,6 +46,21 @@ uint64_t tm_mul_div(uint64_t a, uint64_t b, uint64_t c)
 	return result > UINT64_MAX ? UINT64_MAX : (uint64_t)result;
 }
 
+bool tm_take_number(const char **at, uint64_t *ret)
+{
+	const char *start = *at;
+	uint64_t value = 0;
+
+	for (; **at >= '0' && **at <= '9'; (*at)++)
+		if (__builtin_mul_overflow(value, 10, &value) ||
+		    __builtin_add_overflow(value, (uint64_t)(**at - '0'), &value))
+			return false;
+	if (*at == start || (*start == '0' && *at - start > 1))
+		return false;
+	*ret = value;
+	return true;
+}
+
 /* The power of two of a unit such as "", "B", "k", "KiB", "MB"; -1 when it is none. */
 static int unit_shift(const char *unit)
 {

@@ -42,6 +42,13 @@ uint64_t tm_mul_div(uint64_t a, uint64_t b, uint64_t c);
  */
 int tm_size_parse(const char *text, uint64_t *ret);
 
+/*
+ * A decimal number as the kernel prints it, without sign, spaces or leading zeros, at the beginning
+ * of *at, which is moved behind it. False, with @ret not written, when there is none or it does not
+ * fit.
+ */
+bool tm_take_number(const char **at, uint64_t *ret);
+
 /* Write @bytes for people, IEC units with at most one decimal: "1.5 GiB", "512 B". Returns @buf. */
 const char *tm_size_format(uint64_t bytes, char *buf, size_t len);
 

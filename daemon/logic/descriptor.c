@@ -236,6 +236,8 @@ static void need_time(struct tm_json_reader *r, const char *name, uint64_t *ret)
 
 static int parse_policy(json_t *object, struct tm_policy *ret, struct tm_error *err)
 {
+	static const char *const later[] = { "repair", "keep_copies", "keep_days", "copy_hours",
+					     "check_days" };
 	auto_json json_t *whole = NULL;
 	int r;
 
@@ -243,10 +245,14 @@ static int parse_policy(json_t *object, struct tm_policy *ret, struct tm_error *
 	r = tm_policy_from_json(object, "/pool/policy", ret, err);
 	if (r < 0)
 		return r;
-	/* Absent fields keep a default there; here all have to be said. */
+	/* Absent fields keep a default there; here all have to be said, but for what descriptors
+	 * did not have in the beginning. */
 	whole = tm_policy_to_json(ret);
 	if (!whole)
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "out of memory");
+	for (size_t i = 0; i < TM_ARRAY_SIZE(later); i++)
+		if (!json_object_get(object, later[i]))
+			(void)json_object_del(whole, later[i]);
 	if (!json_equal(whole, object))
 		return tm_error_field(err, TM_ERR_BAD_DESCRIPTOR, "/pool/policy",
 				      "/pool/policy lacks a field");

@@ -313,10 +313,14 @@ static json_t *extend_to_json(const struct tm_extend_policy *p)
 
 json_t *tm_policy_to_json(const struct tm_policy *policy)
 {
-	return json_pack("{s:o, s:o, s:b, s:I}", "data", extend_to_json(&policy->data), "metadata",
-			 extend_to_json(&policy->metadata), "activate_at_start",
-			 (int)policy->activate_at_start, "sample_seconds",
-			 (json_int_t)policy->sample_seconds);
+	return json_pack(
+		"{s:o, s:o, s:b, s:I, s:s, s:I, s:I, s:I, s:I}", "data",
+		extend_to_json(&policy->data), "metadata", extend_to_json(&policy->metadata),
+		"activate_at_start", (int)policy->activate_at_start, "sample_seconds",
+		(json_int_t)policy->sample_seconds, "repair", tm_repair_policy_name(policy->repair),
+		"keep_copies", (json_int_t)policy->keep_copies, "keep_days",
+		(json_int_t)policy->keep_days, "copy_hours", (json_int_t)policy->copy_hours,
+		"check_days", (json_int_t)policy->check_days);
 }
 
 static int extend_from_json(struct tm_json_reader *outer, const char *name,
@@ -350,7 +354,10 @@ int tm_policy_from_json(json_t *object, const char *prefix, struct tm_policy *po
 			struct tm_error *err)
 {
 	struct tm_policy changed = *policy;
-	uint64_t sample_seconds = policy->sample_seconds;
+	uint64_t sample_seconds = policy->sample_seconds, keep_copies = policy->keep_copies,
+		 keep_days = policy->keep_days, copy_hours = policy->copy_hours,
+		 check_days = policy->check_days;
+	const char *repair = NULL;
 	struct tm_json_reader r;
 	int ret;
 
@@ -359,8 +366,26 @@ int tm_policy_from_json(json_t *object, const char *prefix, struct tm_policy *po
 	(void)extend_from_json(&r, "metadata", &changed.metadata);
 	(void)tm_json_get_bool(&r, "activate_at_start", &changed.activate_at_start);
 	(void)tm_json_get_uint(&r, "sample_seconds", 5, 3600, &sample_seconds);
+	(void)tm_json_get_uint(&r, "keep_copies", 0, TM_KEEP_COPIES_MOST, &keep_copies);
+	(void)tm_json_get_uint(&r, "keep_days", 0, TM_KEEP_DAYS_MOST, &keep_days);
+	(void)tm_json_get_uint(&r, "copy_hours", 0, TM_COPY_HOURS_MOST, &copy_hours);
+	(void)tm_json_get_uint(&r, "check_days", 0, TM_CHECK_DAYS_MOST, &check_days);
 	changed.sample_seconds = (uint32_t)sample_seconds;
+	changed.keep_copies = (uint32_t)keep_copies;
+	changed.keep_days = (uint32_t)keep_days;
+	changed.copy_hours = (uint32_t)copy_hours;
+	changed.check_days = (uint32_t)check_days;
+	(void)tm_json_get_string(&r, "repair", &repair);
 	ret = tm_json_reader_finish(&r);
+	if (ret == 0 && repair && tm_repair_policy_parse(repair, &changed.repair) < 0) {
+		char pointer[TM_ERROR_FIELD_SIZE];
+
+		pointer_of(&r, "repair", pointer);
+		ret = tm_error_field(
+			err, TM_ERR_OUT_OF_RANGE, pointer,
+			"repair is \"%.32s\", it must be \"manual\", \"when_idle\" or \"force\".",
+			repair);
+	}
 	if (ret == 0)
 		ret = tm_policy_check(&changed, prefix, err);
 	if (ret == 0)

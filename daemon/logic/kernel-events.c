@@ -5,24 +5,9 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/units.h"
 
 /* ---- the text ------------------------------------------------------------------------------- */
-
-/* Decimal digits only, as the kernel prints them. */
-static bool take_number(const char **at, uint64_t *ret)
-{
-	const char *start = *at;
-	uint64_t value = 0;
-
-	for (; **at >= '0' && **at <= '9'; (*at)++)
-		if (__builtin_mul_overflow(value, 10, &value) ||
-		    __builtin_add_overflow(value, (uint64_t)(**at - '0'), &value))
-			return false;
-	if (*at == start || (*start == '0' && *at - start > 1))
-		return false;
-	*ret = value;
-	return true;
-}
 
 static bool take_char(const char **at, char c)
 {
@@ -89,8 +74,9 @@ static bool take_event(const char **at, struct tm_kernel_event *ret)
 	const char *word;
 	size_t len;
 
-	if (!take_number(at, &e.number) || !take_char(at, ' ') || !take_number(at, &e.time_ns) ||
-	    !take_char(at, ' ') || !take_word(at, &word, &len) || !take_char(at, ' '))
+	if (!tm_take_number(at, &e.number) || !take_char(at, ' ') ||
+	    !tm_take_number(at, &e.time_ns) || !take_char(at, ' ') || !take_word(at, &word, &len) ||
+	    !take_char(at, ' '))
 		return false;
 	e.cause = cause_of(word, len);
 	if (e.cause == TM_CAUSE_MODE) {
@@ -99,7 +85,7 @@ static bool take_event(const char **at, struct tm_kernel_event *ret)
 		if (!mode_of(word, len, &e.mode))
 			e.cause = TM_CAUSE_OTHER;
 	} else if (e.cause != TM_CAUSE_OTHER) {
-		if (!take_number(at, &e.value))
+		if (!tm_take_number(at, &e.value))
 			return false;
 	} else { /* whatever it has to say */
 		while (**at >= ' ' && **at <= '~')
@@ -116,7 +102,7 @@ int tm_kernel_events_parse(const char *text, uint64_t since, struct tm_kernel_ev
 	uint64_t last = since, count = 0;
 	const char *at = text;
 
-	if (!take_number(&at, &e.newest))
+	if (!tm_take_number(&at, &e.newest))
 		return -EINVAL;
 	e.anew = e.newest < since;
 	while (take_char(&at, '\n')) {

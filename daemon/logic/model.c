@@ -70,6 +70,53 @@ int tm_when_full_parse(const char *text, enum tm_when_full *ret)
 	return 0;
 }
 
+static const char *const repair_names[] = {
+	[TM_REPAIR_MANUAL] = "manual",
+	[TM_REPAIR_WHEN_IDLE] = "when_idle",
+	[TM_REPAIR_FORCE] = "force",
+};
+
+const char *tm_repair_policy_name(enum tm_repair_policy p)
+{
+	return (size_t)p < TM_ARRAY_SIZE(repair_names) ? repair_names[p] : "unknown";
+}
+
+int tm_repair_policy_parse(const char *text, enum tm_repair_policy *ret)
+{
+	for (size_t i = 0; i < TM_ARRAY_SIZE(repair_names); i++) {
+		if (strcmp(text, repair_names[i]) != 0)
+			continue;
+		*ret = (enum tm_repair_policy)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static const char *const suspicion_names[] = {
+	[TM_SUSPECT_NOT] = "",
+	[TM_SUSPECT_NO_SPACE] = "no_space",
+	[TM_SUSPECT_READ_ONLY] = "read_only",
+	[TM_SUSPECT_FAIL] = "fail",
+	[TM_SUSPECT_REPAIRED] = "repaired",
+	[TM_SUSPECT_RESTORED] = "restored",
+};
+
+const char *tm_suspicion_name(enum tm_suspicion s)
+{
+	return (size_t)s < TM_ARRAY_SIZE(suspicion_names) ? suspicion_names[s] : "unknown";
+}
+
+int tm_suspicion_parse(const char *text, enum tm_suspicion *ret)
+{
+	for (size_t i = 0; i < TM_ARRAY_SIZE(suspicion_names); i++) {
+		if (strcmp(text, suspicion_names[i]) != 0)
+			continue;
+		*ret = (enum tm_suspicion)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
 void tm_policy_default(struct tm_policy *ret)
 {
 	*ret = (struct tm_policy){
@@ -83,5 +130,10 @@ void tm_policy_default(struct tm_policy *ret)
 			      .step_min_bytes = TM_MIB },
 		.activate_at_start = true,
 		.sample_seconds = 30,
+		.repair = TM_REPAIR_WHEN_IDLE,
+		.keep_copies = 8,
+		.keep_days = 30,
+		.copy_hours = 24,
+		.check_days = 7,
 	};
 }

@@ -37,6 +37,24 @@ enum tm_pool_mode {
 
 enum tm_when_full { TM_WHEN_FULL_QUEUE, TM_WHEN_FULL_ERROR };
 
+/* When a pool whose metadata broke is repaired by itself. */
+enum tm_repair_policy {
+	TM_REPAIR_MANUAL,    /* never */
+	TM_REPAIR_WHEN_IDLE, /* the moment nobody uses its volumes */
+	TM_REPAIR_FORCE,     /* at once: they are unmounted, and mounted again afterwards */
+};
+
+/* Why the content of a volume is in doubt. */
+enum tm_suspicion {
+	TM_SUSPECT_NOT,
+	TM_SUSPECT_NO_SPACE,  /* its pool had no data space, and writes failed */
+	TM_SUSPECT_READ_ONLY, /* its pool's metadata could not be written: commits were taken back
+			       */
+	TM_SUSPECT_FAIL,      /* and could not be read either */
+	TM_SUSPECT_REPAIRED,  /* a repair of the pool left it other than it was */
+	TM_SUSPECT_RESTORED,  /* so did going back to metadata that was kept */
+};
+
 enum tm_backing_kind { TM_BACKING_FILE }; /* block, lvm, adopted: later */
 
 /* How one of a pool's two spaces grows by itself. */
@@ -54,6 +72,11 @@ struct tm_policy {
 	struct tm_extend_policy metadata;
 	bool activate_at_start;  /* come back after a reboot */
 	uint32_t sample_seconds; /* 5..3600: how often space is sampled */
+	enum tm_repair_policy repair;
+	/* Copies of metadata go that are over both: 0..1000 newer ones, 0..3650 days old. */
+	uint32_t keep_copies, keep_days;
+	uint32_t copy_hours; /* 0..8760: between safety copies; 0: none are made */
+	uint32_t check_days; /* 0..365: between checks, which those are as well; 0: none are made */
 };
 
 struct tm_volume_record {
@@ -65,6 +88,9 @@ struct tm_volume_record {
 	bool active;           /* wanted: is activated with the pool */
 	bool read_only;
 	uint64_t created_usec; /* real time */
+	/* Not for operations to change: it may come at any time, see logic/suspect.h. */
+	enum tm_suspicion suspect;
+	uint64_t suspect_usec; /* real time: since when; or when that was cleared, 0: never */
 };
 
 struct tm_pool_record {
@@ -87,6 +113,8 @@ struct tm_pool_record {
 	uint32_t next_dev_id;
 	bool active; /* wanted state */
 	struct tm_policy policy;
+	uint64_t checked_usec; /* when its metadata was last found sound; 0: never */
+	uint64_t copied_usec;  /* when a safety copy was last made of it; 0: never */
 	uint64_t created_usec;
 };
 
@@ -143,6 +171,12 @@ const char *tm_mode_name(
 	enum tm_pool_mode mode); /* "write", "out_of_data_space", "read_only", "fail" */
 const char *tm_when_full_name(enum tm_when_full w); /* "queue", "error" */
 int tm_when_full_parse(const char *text, enum tm_when_full *ret);
+const char *tm_repair_policy_name(enum tm_repair_policy p); /* "manual", "when_idle", ... */
+int tm_repair_policy_parse(const char *text, enum tm_repair_policy *ret); /* 0 or -EINVAL */
+
+/* "" (not suspect), "no_space", "read_only", "fail", "repaired", "restored" */
+const char *tm_suspicion_name(enum tm_suspicion s);
+int tm_suspicion_parse(const char *text, enum tm_suspicion *ret); /* 0 or -EINVAL */
 
 /* The policy of a pool whose creator said nothing. */
 void tm_policy_default(struct tm_policy *ret);

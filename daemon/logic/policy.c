@@ -53,6 +53,18 @@ int tm_policy_check(const struct tm_policy *policy, const char *field_prefix, st
 	if (r == 0)
 		r = check_range(field_prefix, "sample_seconds", policy->sample_seconds, 5, 3600,
 				err);
+	if (r == 0)
+		r = check_range(field_prefix, "keep_copies", policy->keep_copies, 0,
+				TM_KEEP_COPIES_MOST, err);
+	if (r == 0)
+		r = check_range(field_prefix, "keep_days", policy->keep_days, 0, TM_KEEP_DAYS_MOST,
+				err);
+	if (r == 0)
+		r = check_range(field_prefix, "copy_hours", policy->copy_hours, 0,
+				TM_COPY_HOURS_MOST, err);
+	if (r == 0)
+		r = check_range(field_prefix, "check_days", policy->check_days, 0,
+				TM_CHECK_DAYS_MOST, err);
 	return r;
 }
 

@@ -9,6 +9,11 @@
 #define TM_STEP_MIN_LEAST (64 * 1024)
 #define TM_STEP_MIN_MOST  ((uint64_t)1 << 50)
 
+#define TM_KEEP_COPIES_MOST 1000
+#define TM_KEEP_DAYS_MOST   3650
+#define TM_COPY_HOURS_MOST  8760
+#define TM_CHECK_DAYS_MOST  365
+
 /*
  * 0, or -EINVAL with the field at fault ("/policy/data/step_percent") and the allowed range in
  * @err.

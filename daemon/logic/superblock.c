@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "logic/le.h"
+
 #define MAGIC      ((uint64_t)27022010)
 #define VERSION    2
 #define CSUM_XOR   ((uint32_t)160774)
@@ -15,10 +17,13 @@ enum {
 	AT_BLOCKNR = 8,
 	AT_MAGIC = 32,
 	AT_VERSION = 40,
+	AT_TIME = 44,
 	AT_TRANSACTION = 48,
 	AT_HELD_ROOT = 56,
 	AT_DATA_SPACE_MAP = 64,
 	AT_METADATA_SPACE_MAP = 192,
+	AT_MAPPING_ROOT = 320,
+	AT_DETAILS_ROOT = 328,
 	AT_DATA_BLOCK_SECTORS = 336,
 	AT_METADATA_BLOCK_SECTORS = 340,
 	AT_INCOMPAT = 360,
@@ -27,17 +32,7 @@ enum {
 	SM_ALLOCATED = 8,
 };
 
-static uint32_t le32(const unsigned char *p)
-{
-	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static uint64_t le64(const unsigned char *p)
-{
-	return le32(p) | (uint64_t)le32(p + 4) << 32;
-}
-
-/* Four bits at a time: a block is checked once per activation, so 64 bytes of table do. */
+/* Four bits at a time: for a block now and then, 64 bytes of table do. */
 uint32_t tm_crc32c(uint32_t seed, const void *data, size_t len)
 {
 	static const uint32_t table[16] = {
@@ -58,31 +53,40 @@ uint32_t tm_crc32c(uint32_t seed, const void *data, size_t len)
 
 int tm_superblock_parse(const void *block, struct tm_superblock *ret)
 {
+	return tm_superblock_parse_at(block, 0, ret);
+}
+
+int tm_superblock_parse_at(const void *block, uint64_t location, struct tm_superblock *ret)
+{
 	const unsigned char *b = block;
 	const unsigned char *data_map = b + AT_DATA_SPACE_MAP;
 	const unsigned char *metadata_map = b + AT_METADATA_SPACE_MAP;
 	uint32_t crc;
 
-	if (le64(b + AT_MAGIC) != MAGIC || le64(b + AT_BLOCKNR) != 0)
+	if (tm_le64(b + AT_MAGIC) != MAGIC || tm_le64(b + AT_BLOCKNR) != location)
 		return -EBADMSG;
 	crc = tm_crc32c(UINT32_MAX, b + AT_FLAGS, TM_SUPERBLOCK_SIZE - AT_FLAGS);
-	if (le32(b + AT_CSUM) != (crc ^ CSUM_XOR))
+	if (tm_le32(b + AT_CSUM) != (crc ^ CSUM_XOR))
 		return -EBADMSG;
-	if (le32(b + AT_VERSION) != VERSION || le32(b + AT_INCOMPAT) != 0)
+	if (tm_le32(b + AT_VERSION) != VERSION || tm_le32(b + AT_INCOMPAT) != 0)
 		return -EPROTONOSUPPORT;
 	/* The checksum holds, so another block size is another format and not damage. */
-	if (le32(b + AT_METADATA_BLOCK_SECTORS) != TM_SUPERBLOCK_SIZE / 512)
+	if (tm_le32(b + AT_METADATA_BLOCK_SECTORS) != TM_SUPERBLOCK_SIZE / 512)
 		return -EPROTONOSUPPORT;
 	*ret = (struct tm_superblock){
-		.needs_check = (le32(b + AT_FLAGS) & FLAG_CHECK) != 0,
+		.needs_check = (tm_le32(b + AT_FLAGS) & FLAG_CHECK) != 0,
 		.version = VERSION,
-		.transaction_id = le64(b + AT_TRANSACTION),
-		.held_root = le64(b + AT_HELD_ROOT) != 0,
-		.data_blocks = le64(data_map + SM_BLOCKS),
-		.data_used = le64(data_map + SM_ALLOCATED),
-		.metadata_blocks = le64(metadata_map + SM_BLOCKS),
-		.metadata_used = le64(metadata_map + SM_ALLOCATED),
-		.block_sectors = le32(b + AT_DATA_BLOCK_SECTORS),
+		.time = tm_le32(b + AT_TIME),
+		.transaction_id = tm_le64(b + AT_TRANSACTION),
+		.held_root = tm_le64(b + AT_HELD_ROOT) != 0,
+		.held_root_block = tm_le64(b + AT_HELD_ROOT),
+		.mapping_root = tm_le64(b + AT_MAPPING_ROOT),
+		.details_root = tm_le64(b + AT_DETAILS_ROOT),
+		.data_blocks = tm_le64(data_map + SM_BLOCKS),
+		.data_used = tm_le64(data_map + SM_ALLOCATED),
+		.metadata_blocks = tm_le64(metadata_map + SM_BLOCKS),
+		.metadata_used = tm_le64(metadata_map + SM_ALLOCATED),
+		.block_sectors = tm_le32(b + AT_DATA_BLOCK_SECTORS),
 	};
 	return 0;
 }

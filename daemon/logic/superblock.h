@@ -17,7 +17,11 @@ struct tm_superblock {
 	bool needs_check;
 	uint32_t version;
 	uint64_t transaction_id;
-	bool held_root;
+	uint32_t time;            /* counts snapshots */
+	bool held_root;           /* a metadata snapshot is held */
+	uint64_t held_root_block; /* the block of its superblock; 0: none */
+	uint64_t mapping_root;    /* blocks of the trees' roots, as they stand there: unchecked */
+	uint64_t details_root;
 	uint64_t data_blocks; /* size the data space map knows */
 	uint64_t data_used;
 	uint64_t metadata_blocks; /* size the metadata space map knows */
@@ -30,6 +34,12 @@ struct tm_superblock {
  * or incompat flags).
  */
 int tm_superblock_parse(const void *block, struct tm_superblock *ret);
+
+/*
+ * The same of a copy in block @location, as a metadata snapshot is: it knows the roots of its
+ * trees, but nothing of sizes and of what is used (all 0).
+ */
+int tm_superblock_parse_at(const void *block, uint64_t location, struct tm_superblock *ret);
 
 /* CRC-32C without inversions, as the kernel's crc32c(): the usual one is ~tm_crc32c(~0, ...). */
 uint32_t tm_crc32c(uint32_t seed, const void *data, size_t len);

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/units.h"
+
 /* Reads what stands at *at and moves past it; false leaves *at anywhere, for the line is lost. */
 static bool take_text(const char **at, const char *text)
 {
@@ -17,27 +19,11 @@ static bool take_text(const char **at, const char *text)
 	return true;
 }
 
-/* Decimal digits only: no sign, no space, no leading zero that the kernel would not print. */
-static bool take_number(const char **at, uint64_t *ret)
-{
-	const char *start = *at;
-	uint64_t value = 0;
-
-	for (; **at >= '0' && **at <= '9'; (*at)++)
-		if (__builtin_mul_overflow(value, 10, &value) ||
-		    __builtin_add_overflow(value, (uint64_t)(**at - '0'), &value))
-			return false;
-	if (*at == start || (*start == '0' && *at - start > 1))
-		return false;
-	*ret = value;
-	return true;
-}
-
 static bool take_uint(const char **at, unsigned int *ret)
 {
 	uint64_t value;
 
-	if (!take_number(at, &value) || value > UINT32_MAX)
+	if (!tm_take_number(at, &value) || value > UINT32_MAX)
 		return false;
 	*ret = (unsigned int)value;
 	return true;
@@ -124,14 +110,14 @@ int tm_thin_pool_status_parse(const char *params, struct tm_thin_pool_status *re
 		*ret = s;
 		return 0;
 	}
-	if (!take_number(&at, &s.transaction_id) || !take_text(&at, " ") ||
-	    !take_number(&at, &s.metadata_used) || !take_text(&at, "/") ||
-	    !take_number(&at, &s.metadata_total) || !take_text(&at, " ") ||
-	    !take_number(&at, &s.data_used) || !take_text(&at, "/") ||
-	    !take_number(&at, &s.data_total) || !take_text(&at, " "))
+	if (!tm_take_number(&at, &s.transaction_id) || !take_text(&at, " ") ||
+	    !tm_take_number(&at, &s.metadata_used) || !take_text(&at, "/") ||
+	    !tm_take_number(&at, &s.metadata_total) || !take_text(&at, " ") ||
+	    !tm_take_number(&at, &s.data_used) || !take_text(&at, "/") ||
+	    !tm_take_number(&at, &s.data_total) || !take_text(&at, " "))
 		return -EINVAL;
 	if (!take_word(&at, "-")) {
-		if (!take_number(&at, &s.held_root) || !take_text(&at, " "))
+		if (!tm_take_number(&at, &s.held_root) || !take_text(&at, " "))
 			return -EINVAL;
 		s.held_root_valid = true;
 	}
@@ -139,7 +125,7 @@ int tm_thin_pool_status_parse(const char *params, struct tm_thin_pool_status *re
 	    !take_when_full(&at, &s.error_if_no_space) || !take_needs_check(&at, &s.needs_check))
 		return -EINVAL;
 	if (*at) {
-		if (!take_number(&at, &s.metadata_low_water))
+		if (!tm_take_number(&at, &s.metadata_low_water))
 			return -EINVAL;
 		s.metadata_low_water_valid = true;
 	}
@@ -159,10 +145,10 @@ int tm_thin_status_parse(const char *params, struct tm_thin_status *ret)
 		*ret = s;
 		return 0;
 	}
-	if (!take_number(&at, &s.mapped_sectors) || !take_text(&at, " "))
+	if (!tm_take_number(&at, &s.mapped_sectors) || !take_text(&at, " "))
 		return -EINVAL;
 	if (!take_text(&at, "-")) {
-		if (!take_number(&at, &s.highest_sector))
+		if (!tm_take_number(&at, &s.highest_sector))
 			return -EINVAL;
 		s.highest_valid = true;
 	}
@@ -205,11 +191,11 @@ int tm_thin_pool_table_parse(const char *params, struct tm_thin_pool_table *ret)
 	    !take_uint(&at, &t.metadata_minor) || !take_text(&at, " ") ||
 	    !take_uint(&at, &t.data_major) || !take_text(&at, ":") ||
 	    !take_uint(&at, &t.data_minor) || !take_text(&at, " ") ||
-	    !take_number(&at, &t.block_sectors) || !take_text(&at, " ") ||
-	    !take_number(&at, &t.low_water_blocks))
+	    !tm_take_number(&at, &t.block_sectors) || !take_text(&at, " ") ||
+	    !tm_take_number(&at, &t.low_water_blocks))
 		return -EINVAL;
 	if (!at_end(at)) {
-		if (!take_text(&at, " ") || !take_number(&at, &features))
+		if (!take_text(&at, " ") || !tm_take_number(&at, &features))
 			return -EINVAL;
 		if (features && !take_text(&at, " "))
 			return -EINVAL;

@@ -61,8 +61,14 @@ static void check(const struct tm_command *cmd)
 	case TM_CMD_POOL_IMPORT:
 		assert(tm_path_check(cmd->pool_import.directory, "", NULL) == 0);
 		break;
+	case TM_CMD_POOL_REPAIR:
+	case TM_CMD_POOL_CHECK:
+		break;
 	case TM_CMD_POOL_EXTEND:
 		assert(cmd->pool_extend.data_bytes || cmd->pool_extend.metadata_bytes);
+		break;
+	case TM_CMD_POOL_RESTORE:
+		assert(tm_copy_name_valid(cmd->pool_restore.copy));
 		break;
 	case TM_CMD_POOL_POLICY:
 		check_policy(&cmd->pool_policy.policy);
@@ -95,8 +101,11 @@ static void check(const struct tm_command *cmd)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static int (*const readers[])(json_t *, struct tm_command *, struct tm_error *) = {
-		tm_body_pool_create,   tm_body_pool_import,  tm_body_pool_extend,     read_policy,
-		tm_body_volume_create, tm_body_volume_patch, tm_body_snapshot_create,
+		tm_body_pool_create,     tm_body_pool_import,
+		tm_body_pool_extend,     read_policy,
+		tm_body_volume_create,   tm_body_volume_patch,
+		tm_body_snapshot_create, tm_body_pool_repair,
+		tm_body_pool_restore,    tm_body_pool_check,
 	};
 	struct tm_error err = { 0 };
 	struct tm_command *cmd;

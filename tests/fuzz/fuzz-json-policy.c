@@ -28,6 +28,10 @@ static void check(json_t *object)
 		/* Untouched. */
 		tm_policy_default(&back);
 		assert(policy.sample_seconds == back.sample_seconds);
+		assert(policy.keep_copies == back.keep_copies);
+		assert(policy.keep_days == back.keep_days);
+		assert(policy.copy_hours == back.copy_hours);
+		assert(policy.check_days == back.check_days);
 		assert(policy.data.step_min_bytes == back.data.step_min_bytes);
 		return;
 	}

@@ -332,11 +332,13 @@ static void test_parse_depth(void **state)
 
 static const char default_text[] =
 	"{\"activate_at_start\":true,"
+	"\"check_days\":7,\"copy_hours\":24,"
 	"\"data\":{\"auto_extend\":true,\"low_water_percent\":20,\"maximum\":null,"
 	"\"step_min\":67108864,\"step_percent\":20},"
+	"\"keep_copies\":8,\"keep_days\":30,"
 	"\"metadata\":{\"auto_extend\":true,\"low_water_percent\":25,\"maximum\":null,"
 	"\"step_min\":1048576,\"step_percent\":50},"
-	"\"sample_seconds\":30}";
+	"\"repair\":\"when_idle\",\"sample_seconds\":30}";
 
 static void test_policy(void **state)
 {
@@ -358,6 +360,11 @@ static void test_policy(void **state)
 		.metadata = { false, 1, 1, 65536, 65536 },
 		.activate_at_start = false,
 		.sample_seconds = 3600,
+		.repair = TM_REPAIR_MANUAL,
+		.keep_copies = 1000,
+		.keep_days = 0,
+		.copy_hours = 8760,
+		.check_days = 0,
 	};
 	object = tm_policy_to_json(&policy);
 	tm_policy_default(&back);
@@ -374,6 +381,11 @@ static void test_policy(void **state)
 	assert_int_equal(back.metadata.maximum_bytes, 65536);
 	assert_int_equal(back.activate_at_start, false);
 	assert_int_equal(back.sample_seconds, 3600);
+	assert_int_equal(back.repair, TM_REPAIR_MANUAL);
+	assert_int_equal(back.keep_copies, 1000);
+	assert_int_equal(back.keep_days, 0);
+	assert_int_equal(back.copy_hours, 8760);
+	assert_int_equal(back.check_days, 0);
 	json_decref(object);
 }
 
@@ -429,6 +441,14 @@ static void test_policy_bad(void **state)
 		{ "{\"activate_at_start\":\"yes\"}", "/policy/activate_at_start",
 		  TM_ERR_WRONG_TYPE },
 		{ "{\"sample_seconds\":4}", "/policy/sample_seconds", TM_ERR_OUT_OF_RANGE },
+		{ "{\"repair\":\"never\"}", "/policy/repair", TM_ERR_OUT_OF_RANGE },
+		{ "{\"repair\":\"Force\"}", "/policy/repair", TM_ERR_OUT_OF_RANGE },
+		{ "{\"keep_copies\":1001}", "/policy/keep_copies", TM_ERR_OUT_OF_RANGE },
+		{ "{\"keep_days\":\"30\"}", "/policy/keep_days", TM_ERR_WRONG_TYPE },
+		{ "{\"copy_hours\":8761}", "/policy/copy_hours", TM_ERR_OUT_OF_RANGE },
+		{ "{\"check_days\":366}", "/policy/check_days", TM_ERR_OUT_OF_RANGE },
+		{ "{\"check_days\":null}", "/policy/check_days", TM_ERR_WRONG_TYPE },
+		{ "{\"repair\":true}", "/policy/repair", TM_ERR_WRONG_TYPE },
 		{ "{\"data\":{\"step_percent\":5},\"sample_seconds\":3601}",
 		  "/policy/sample_seconds", TM_ERR_OUT_OF_RANGE },
 	};

@@ -80,6 +80,11 @@ static void test_default_policy(void **state)
 	assert_int_equal(policy.metadata.step_min_bytes, TM_MIB);
 	assert_int_equal(policy.metadata.maximum_bytes, 0);
 	assert_int_equal(policy.sample_seconds, 30);
+	assert_int_equal(policy.keep_copies, 8);
+	assert_int_equal(policy.keep_days, 30);
+	assert_int_equal(policy.copy_hours, 24);
+	assert_int_equal(policy.check_days, 7);
+	assert_int_equal(policy.repair, TM_REPAIR_WHEN_IDLE);
 }
 
 int main(void)

@@ -52,6 +52,17 @@ static void test_policy(void **state)
 		{ NULL, NARROW(sample_seconds), 3600 },
 		{ "/p/sample_seconds", NARROW(sample_seconds), 4 },
 		{ "/p/sample_seconds", NARROW(sample_seconds), 3601 },
+		{ NULL, NARROW(keep_copies), 0 },
+		{ NULL, NARROW(keep_copies), 1000 },
+		{ "/p/keep_copies", NARROW(keep_copies), 1001 },
+		{ NULL, NARROW(keep_days), 0 },
+		{ "/p/keep_days", NARROW(keep_days), 3651 },
+		{ NULL, NARROW(copy_hours), 0 },
+		{ NULL, NARROW(copy_hours), 8760 },
+		{ "/p/copy_hours", NARROW(copy_hours), 8761 },
+		{ NULL, NARROW(check_days), 0 },
+		{ NULL, NARROW(check_days), 365 },
+		{ "/p/check_days", NARROW(check_days), 366 },
 	};
 	size_t i;
 

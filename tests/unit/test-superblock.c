@@ -50,6 +50,7 @@ static void build(unsigned char *b)
 	put64(b + 192, 512);
 	put64(b + 200, 11);
 	put64(b + 320, 5);
+	put64(b + 328, 6);
 	put32(b + 336, 128);
 	put32(b + 340, 8);
 	put64(b + 344, 512);
@@ -81,6 +82,10 @@ static void test_good(void **state)
 	assert_int_equal(tm_superblock_parse(b, &s), 0);
 	assert_false(s.needs_check);
 	assert_false(s.held_root);
+	assert_int_equal(s.held_root_block, 0);
+	assert_int_equal(s.time, 9);
+	assert_int_equal(s.mapping_root, 5);
+	assert_int_equal(s.details_root, 6);
 	assert_int_equal(s.version, 2);
 	assert_int_equal(s.transaction_id, 0x1122334455667788);
 	assert_int_equal(s.data_blocks, 4096);
@@ -95,11 +100,29 @@ static void test_good(void **state)
 	assert_int_equal(tm_superblock_parse(b, &s), 0);
 	assert_true(s.needs_check);
 	assert_true(s.held_root);
+	assert_int_equal(s.held_root_block, 77);
 	/* Only the first flag is that one. */
 	put32(b + 4, 2);
 	seal(b);
 	assert_int_equal(tm_superblock_parse(b, &s), 0);
 	assert_false(s.needs_check);
+}
+
+/* A metadata snapshot's superblock lies elsewhere, and says so. */
+static void test_elsewhere(void **state)
+{
+	unsigned char b[TM_SUPERBLOCK_SIZE];
+	struct tm_superblock s;
+
+	(void)state;
+	build(b);
+	assert_int_equal(tm_superblock_parse_at(b, 0, &s), 0);
+	assert_int_equal(tm_superblock_parse_at(b, 77, &s), -EBADMSG);
+	put64(b + 8, 77);
+	seal(b);
+	assert_int_equal(tm_superblock_parse_at(b, 77, &s), 0);
+	assert_int_equal(s.mapping_root, 5);
+	assert_int_equal(tm_superblock_parse(b, &s), -EBADMSG);
 }
 
 /* Any single bit that flips is noticed. */
@@ -217,9 +240,9 @@ static void test_real_metadata(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_crc32c),        cmocka_unit_test(test_good),
-		cmocka_unit_test(test_damage),        cmocka_unit_test(test_other_formats),
-		cmocka_unit_test(test_real_metadata),
+		cmocka_unit_test(test_crc32c),    cmocka_unit_test(test_good),
+		cmocka_unit_test(test_damage),    cmocka_unit_test(test_other_formats),
+		cmocka_unit_test(test_elsewhere), cmocka_unit_test(test_real_metadata),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -190,12 +190,47 @@ static void test_format_parses(void **state)
 	}
 }
 
+static void test_take_number(void **state)
+{
+	static const struct {
+		const char *text;
+		bool good;
+		uint64_t value;
+		size_t taken;
+	} cases[] = {
+		{ "0", true, 0, 1 },
+		{ "7 8", true, 7, 1 },
+		{ "10/20", true, 10, 2 },
+		{ "18446744073709551615", true, UINT64_MAX, 20 },
+		{ "18446744073709551616", false, 0, 0 },
+		{ "99999999999999999999", false, 0, 0 },
+		{ "00", false, 0, 0 },
+		{ "01", false, 0, 0 },
+		{ "", false, 0, 0 },
+		{ " 1", false, 0, 0 },
+		{ "-1", false, 0, 0 },
+		{ "+1", false, 0, 0 },
+		{ "x", false, 0, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < TM_ARRAY_SIZE(cases); i++) {
+		const char *at = cases[i].text;
+		uint64_t value = 4711;
+
+		assert_int_equal(tm_take_number(&at, &value), cases[i].good);
+		assert_int_equal(value, cases[i].good ? cases[i].value : 4711);
+		if (cases[i].good)
+			assert_ptr_equal(at, cases[i].text + cases[i].taken);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rounding),      cmocka_unit_test(test_saturation),
 		cmocka_unit_test(test_parse),         cmocka_unit_test(test_format),
-		cmocka_unit_test(test_format_parses),
+		cmocka_unit_test(test_format_parses), cmocka_unit_test(test_take_number),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
