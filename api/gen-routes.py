@@ -40,7 +40,7 @@ def resolve(spec, node):
 
 def routes(spec):
     for path, item in spec["paths"].items():
-        if not re.fullmatch(r"(/([a-z0-9_]+|\{[a-z]+\}))+", path):
+        if not re.fullmatch(r"(/([a-z0-9_-]+|\{[a-z]+\}))+", path):
             raise SystemExit(f"{path}: not a path the router can take")
         unknown = set(item) - set(METHODS) - {"parameters"}
         if unknown:

@@ -316,12 +316,17 @@ const char *cli_done_text(const json_t *operation, char *buf, size_t len)
 		{ "pool-deactivate", "pool", "deactivated" },
 		{ "pool-extend", "pool", "extended" },
 		{ "pool-policy", "pool", "has its new policy" },
+		{ "pool-repair", "pool", "repaired" },
+		{ "pool-restore", "pool", "went back to the copy" },
+		{ "pool-check", "pool", "has sound metadata" },
 		{ "volume-create", "volume", "created" },
 		{ "volume-delete", "volume", "deleted" },
 		{ "volume-resize", "volume", "resized" },
 		{ "volume-rename", "volume", "renamed" },
 		{ "volume-activate", "volume", "activated" },
 		{ "volume-deactivate", "volume", "deactivated" },
+		{ "volume-check", "volume", "checked: nothing wrong was found" },
+		{ "volume-clear-suspect", "volume", "is no longer suspect" },
 		{ "snapshot-create", "snapshot", "created" },
 	};
 	const char *kind = cli_string(operation, "kind");

@@ -92,11 +92,32 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 		cli_table_cell(t, mode_tone(pool), "%s", text);
 		space_cells(cli, t, cli_object(pool, "data"));
 		space_cells(cli, t, cli_object(pool, "metadata"));
-		cli_table_cell(t, CLI_PLAIN, "%llu", (unsigned long long)cli_uint(pool, "volumes"));
+		if (cli_uint(pool, "suspect_volumes"))
+			cli_table_cell(t, CLI_BAD, "%llu, %llu suspect",
+				       (unsigned long long)cli_uint(pool, "volumes"),
+				       (unsigned long long)cli_uint(pool, "suspect_volumes"));
+		else
+			cli_table_cell(t, CLI_PLAIN, "%llu",
+				       (unsigned long long)cli_uint(pool, "volumes"));
 		cli_table_cell(t, CLI_PLAIN, "%s",
 			       cli_size(cli_uint(pool, "virtual_size"), text, sizeof(text)));
 	}
 	return cli_table_print(t, err);
+}
+
+/* Who has to let go of which volume before the pool can be repaired: a line each. */
+static void print_repair_waits(struct cli_output *o, const json_t *holders)
+{
+	const json_t *one;
+	size_t i;
+
+	if (!json_is_array(holders))
+		return;
+	cli_field(o, "Repair waits", CLI_BAD, "until nobody uses its volumes%s",
+		  json_array_size(holders) ? ":" : "; it cannot be seen who does");
+	json_array_foreach (holders, i, one)
+		cli_field(o, "", CLI_BAD, "%s is %s", cli_string(one, "volume"),
+			  cli_string(one, "text"));
 }
 
 /* A limit of the policy: bytes; null and 0 are none. */
@@ -127,14 +148,37 @@ static void print_extend_policy(struct cli_output *o, const char *label, const j
 		  maximum_text(policy, maximum, sizeof(maximum)));
 }
 
+static void print_interval(struct cli_output *o, const char *label, uint64_t every,
+			   const char *unit)
+{
+	if (every == 0)
+		cli_field(o, label, CLI_WARN, "when asked for");
+	else if (every == 1)
+		cli_field(o, label, CLI_PLAIN, "by itself, every %s", unit);
+	else
+		cli_field(o, label, CLI_PLAIN, "by itself, every %llu %ss",
+			  (unsigned long long)every, unit);
+}
+
 static void print_policy(struct cli_output *o, const json_t *policy)
 {
+	const char *repair = cli_string(policy, "repair");
+
 	print_extend_policy(o, "Data policy", cli_object(policy, "data"));
 	print_extend_policy(o, "Metadata policy", cli_object(policy, "metadata"));
 	cli_field(o, "After a reboot", CLI_PLAIN, "%s",
 		  cli_bool(policy, "activate_at_start") ? "comes back active" : "stays inactive");
 	cli_field(o, "Sampled every", CLI_PLAIN, "%llu s",
 		  (unsigned long long)cli_uint(policy, "sample_seconds"));
+	cli_field(o, "Repaired", CLI_PLAIN, "%s",
+		  strcmp(repair, "manual") == 0  ? "when asked for"
+		  : strcmp(repair, "force") == 0 ? "by itself, at once: its volumes are unmounted"
+						 : "by itself, once nobody uses its volumes");
+	cli_field(o, "Metadata kept", CLI_PLAIN, "%llu copies, others for %llu days",
+		  (unsigned long long)cli_uint(policy, "keep_copies"),
+		  (unsigned long long)cli_uint(policy, "keep_days"));
+	print_interval(o, "Metadata copied", cli_uint(policy, "copy_hours"), "hour");
+	print_interval(o, "Metadata checked", cli_uint(policy, "check_days"), "day");
 }
 
 /* What the verdicts mean to people; NULL: nothing worth a line. */
@@ -204,6 +248,13 @@ static void print_queueing(struct cli_output *o, const json_t *queueing)
 			  cli_time(cli_string(queueing, "since"), since, sizeof(since)));
 }
 
+static void print_last(struct cli_output *o, const char *label, const char *time)
+{
+	char text[64];
+
+	cli_field(o, label, CLI_PLAIN, "%s", *time ? cli_time(time, text, sizeof(text)) : "never");
+}
+
 static void print_pool(struct cli_output *o, const json_t *pool)
 {
 	const json_t *backing = cli_object(pool, "backing");
@@ -217,11 +268,15 @@ static void print_pool(struct cli_output *o, const json_t *pool)
 	mode_text(pool, text, sizeof(text));
 	cli_field(o, "Mode", mode_tone(pool), "%s", text);
 	print_queueing(o, cli_object(pool, "queueing"));
+	print_repair_waits(o, json_object_get(pool, "repair_waits_for"));
 	print_space(o, "Data", cli_object(pool, "data"));
 	print_space(o, "Metadata", cli_object(pool, "metadata"));
 	cli_field(o, "Volumes", CLI_PLAIN, "%llu, %s in all",
 		  (unsigned long long)cli_uint(pool, "volumes"),
 		  cli_size(cli_uint(pool, "virtual_size"), text, sizeof(text)));
+	if (cli_uint(pool, "suspect_volumes"))
+		cli_field(o, "Suspect", CLI_BAD, "%llu of them may have lost writes",
+			  (unsigned long long)cli_uint(pool, "suspect_volumes"));
 	cli_field(o, "Backing", CLI_PLAIN, "%s %s (%s%s)", cli_string(backing, "kind"),
 		  cli_string(backing, "directory"),
 		  cli_bool(backing, "sparse") ? "sparse" : "preallocated",
@@ -240,6 +295,8 @@ static void print_pool(struct cli_output *o, const json_t *pool)
 		  strcmp(cli_string(pool, "when_full"), "error") == 0 ? "writes fail"
 								      : "writes wait");
 	print_policy(o, cli_object(pool, "policy"));
+	print_last(o, "Last checked", cli_string(pool, "checked"));
+	print_last(o, "Last copied", cli_string(pool, "copied"));
 	cli_field(o, "Transaction", CLI_PLAIN, "%llu",
 		  (unsigned long long)cli_uint(pool, "transaction_id"));
 	cli_field(o, "Created", CLI_PLAIN, "%s",
@@ -341,7 +398,7 @@ static int read_policy(const struct cli_args *args, json_t **ret, struct tm_erro
 	};
 	cli_auto_json json_t *data = NULL;
 	cli_auto_json json_t *metadata = NULL;
-	uint64_t seconds;
+	uint64_t seconds, number;
 	bool yes;
 	int r = read_extend_policy(args, &data_options, &data, err);
 
@@ -362,6 +419,39 @@ static int read_policy(const struct cli_args *args, json_t **ret, struct tm_erro
 				    3600, false, &seconds, err);
 		if (r == 0)
 			r = put(ret, "sample_seconds", json_integer((json_int_t)seconds), err);
+	}
+	if (r == 0 && cli_has(args, CLI_OPT_KEEP_COPIES)) {
+		r = cli_read_number("--keep-copies", args->values[CLI_OPT_KEEP_COPIES], 0, 1000,
+				    false, &number, err);
+		if (r == 0)
+			r = put(ret, "keep_copies", json_integer((json_int_t)number), err);
+	}
+	if (r == 0 && cli_has(args, CLI_OPT_KEEP_DAYS)) {
+		r = cli_read_number("--keep-days", args->values[CLI_OPT_KEEP_DAYS], 0, 3650, false,
+				    &number, err);
+		if (r == 0)
+			r = put(ret, "keep_days", json_integer((json_int_t)number), err);
+	}
+	if (r == 0 && cli_has(args, CLI_OPT_COPY_HOURS)) {
+		r = cli_read_number("--copy-hours", args->values[CLI_OPT_COPY_HOURS], 0, 8760,
+				    false, &number, err);
+		if (r == 0)
+			r = put(ret, "copy_hours", json_integer((json_int_t)number), err);
+	}
+	if (r == 0 && cli_has(args, CLI_OPT_CHECK_DAYS)) {
+		r = cli_read_number("--check-days", args->values[CLI_OPT_CHECK_DAYS], 0, 365, false,
+				    &number, err);
+		if (r == 0)
+			r = put(ret, "check_days", json_integer((json_int_t)number), err);
+	}
+	if (r == 0 && cli_has(args, CLI_OPT_REPAIR)) {
+		const char *when = args->values[CLI_OPT_REPAIR];
+
+		if (strcmp(when, "manual") != 0 && strcmp(when, "when_idle") != 0 &&
+		    strcmp(when, "force") != 0)
+			return cli_usage(err, "--repair: '%s' is not manual, when_idle or force",
+					 when);
+		r = put(ret, "repair", json_string(when), err);
 	}
 	return r;
 }
@@ -564,6 +654,95 @@ static int run_deactivate(struct cli *cli, const struct cli_args *args, struct t
 	return act(cli, args, "/deactivate", err);
 }
 
+static int run_repair(struct cli *cli, const struct cli_args *args, struct tm_error *err)
+{
+	cli_auto_json json_t *body = NULL;
+	struct cli_url url;
+	int r = cli_read_pool(args->operands[0], err);
+
+	if (r == 0 && cli_has(args, CLI_OPT_FORCE))
+		r = put(&body, "force", json_true(), err);
+	if (r < 0)
+		return r;
+	pool_url(&url, args->operands[0], "/repair");
+	return cli_change(cli, args, "POST", &url, body, err);
+}
+
+static int run_check(struct cli *cli, const struct cli_args *args, struct tm_error *err)
+{
+	cli_auto_json json_t *body = NULL;
+	struct cli_url url;
+	int r = cli_read_pool(args->operands[0], err);
+
+	if (r == 0 && cli_has(args, CLI_OPT_COPY))
+		r = put(&body, "copy", json_true(), err);
+	if (r < 0)
+		return r;
+	pool_url(&url, args->operands[0], "/check");
+	return cli_change(cli, args, "POST", &url, body, err);
+}
+
+static int run_copies(struct cli *cli, const struct cli_args *args, struct tm_error *err)
+{
+	static const struct cli_column columns[] = {
+		{ .title = "COPY" }, { .title = "KEPT SINCE" },          { .title = "WHY" },
+		{ .title = "KIND" }, { .title = "SIZE", .right = true },
+	};
+	cli_auto_table struct cli_table *t = NULL;
+	cli_auto_json json_t *items = NULL;
+	struct cli_url url;
+	const json_t *copy;
+	size_t i;
+	int r = cli_read_pool(args->operands[0], err);
+
+	if (r < 0)
+		return r;
+	pool_url(&url, args->operands[0], "/copies");
+	r = cli_list_table(cli, &url, 0, "there are no copies of its metadata", columns,
+			   TM_ARRAY_SIZE(columns), &items, &t, err);
+	if (r <= 0)
+		return r;
+	json_array_foreach (items, i, copy) {
+		char text[64];
+
+		cli_table_row(t);
+		cli_table_cell(t, CLI_STRONG, "%s", cli_string(copy, "name"));
+		cli_table_cell(t, CLI_PLAIN, "%s",
+			       cli_time(cli_string(copy, "time"), text, sizeof(text)));
+		cli_table_cell(t, CLI_PLAIN, "%s", cli_string(copy, "why"));
+		cli_table_cell(t, CLI_PLAIN, "%s", cli_string(copy, "kind"));
+		cli_table_cell(t, CLI_PLAIN, "%s",
+			       cli_size(cli_uint(copy, "bytes"), text, sizeof(text)));
+	}
+	return cli_table_print(t, err);
+}
+
+static int run_restore(struct cli *cli, const struct cli_args *args, struct tm_error *err)
+{
+	const char *pool = args->operands[0], *copy = args->operands[1];
+	cli_auto_json json_t *body = NULL;
+	struct cli_url url;
+	int r = cli_read_pool(pool, err);
+
+	if (r == 0 && (!*copy || copy[strspn(copy, "0123456789TZabcdefghijklmnopqrstuvwxyz-")])) {
+		r = cli_usage(err, "'%s' is not the name of a copy", copy);
+		tm_error_hint(err, "those there are: thinmgr pool copies %s", pool);
+	}
+	if (r == 0)
+		r = put(&body, "copy", json_string(copy), err);
+	if (r == 0 && cli_has(args, CLI_OPT_FORCE))
+		r = put(&body, "force", json_true(), err);
+	if (r == 0)
+		r = cli_confirm(cli, args, err,
+				"Give up what pool '%s' has mapped since '%s'? Blocks that went to "
+				"other volumes meanwhile would be overwritten.",
+				pool, copy);
+	if (r < 0)
+		return r;
+	pool_url(&url, pool, "/restore-metadata");
+	return cli_change(cli, args, "POST", &url, body, err);
+}
+
 static int run_extend(struct cli *cli, const struct cli_args *args, struct tm_error *err)
 {
 	static const struct {
@@ -635,6 +814,23 @@ const struct cli_command cli_pool_commands[] = {
 	  run_activate },
 	{ "pool", "deactivate", "POOL", "Remove a pool's devices",
 	  "Refused while a volume is in use.", CLI_CHANGE_OPTIONS, 1, 1, run_deactivate },
+	{ "pool", "repair", "POOL", "Mend a pool's metadata",
+	  "Refused while a volume is in use, unless --force is given. The metadata there was is\n"
+	  "kept beside the pool.",
+	  CLI_CHANGE_OPTIONS | CLI_BIT(CLI_OPT_FORCE), 1, 1, run_repair },
+	{ "pool", "check", "POOL", "See whether a pool's metadata is sound",
+	  "Also while it is in use. Nothing is changed. With --copy what was read is kept, for\n"
+	  "'thinmgr pool restore-metadata'.",
+	  CLI_CHANGE_OPTIONS | CLI_BIT(CLI_OPT_COPY), 1, 1, run_check },
+	{ "pool", "copies", "POOL", "List metadata of a pool that is kept",
+	  "Safety copies, and what was in place before a repair, or before going back to an\n"
+	  "earlier copy.",
+	  0, 1, 1, run_copies },
+	{ "pool", "restore-metadata", "POOL COPY", "Go back to metadata that is kept",
+	  "Refused while a volume is in use; and, without --force, when the copy lacks volumes "
+	  "that\n"
+	  "have something mapped now, or is of another transaction. What is there now is kept.",
+	  CLI_CHANGE_OPTIONS | CLI_BIT(CLI_OPT_FORCE) | CLI_BIT(CLI_OPT_YES), 2, 2, run_restore },
 	{ "pool", "extend", "POOL", "Add space to a pool",
 	  "Sizes are new totals; with a leading + they are added.",
 	  CLI_CHANGE_OPTIONS | CLI_BIT(CLI_OPT_DATA) | CLI_BIT(CLI_OPT_METADATA), 1, 1,

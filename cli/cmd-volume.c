@@ -31,8 +31,13 @@ static void volume_row(struct cli_table *t, const json_t *v)
 	cli_table_cell(t, CLI_PLAIN, "%s", cli_size(size, text, sizeof(text)));
 	cli_table_cell(t, CLI_PLAIN, "%s",
 		       cli_present(v, "mapped") ? cli_size(mapped, text, sizeof(text)) : "");
-	cli_table_cell(t, active ? CLI_GOOD : CLI_FAINT, "%s%s", active ? "active" : "inactive",
-		       cli_bool(v, "read_only") ? ", read-only" : "");
+	cli_table_cell(t,
+		       cli_object(v, "suspect") ? CLI_BAD
+		       : active                 ? CLI_GOOD
+						: CLI_FAINT,
+		       "%s%s%s", active ? "active" : "inactive",
+		       cli_bool(v, "read_only") ? ", read-only" : "",
+		       cli_object(v, "suspect") ? ", suspect" : "");
 	/* The origin's name is gone with it; that there was one still matters. */
 	cli_table_cell(t, CLI_PLAIN, "%s",
 		       *origin                       ? origin
@@ -126,6 +131,32 @@ static int run_list(struct cli *cli, const struct cli_args *args, struct tm_erro
 	return cli_volume_list(cli, args, "/volumes", "there are no volumes", err);
 }
 
+/* What may have taken its writes. */
+static void print_suspect(struct cli_output *o, const json_t *suspect)
+{
+	static const struct {
+		const char *reason, *text;
+	} reasons[] = {
+		{ "no_space", "its pool had no data space, and writes failed" },
+		{ "read_only", "its pool went read-only: writes were taken back, or failed" },
+		{ "fail", "its pool failed: writes were taken back, or failed" },
+		{ "repaired", "the repair of its pool left it other than it was" },
+		{ "restored", "going back to kept metadata left it other than it was" },
+	};
+	const char *text = cli_string(suspect, "reason");
+	char since[64];
+
+	if (!suspect)
+		return;
+	for (size_t i = 0; i < TM_ARRAY_SIZE(reasons); i++)
+		if (strcmp(text, reasons[i].reason) == 0) {
+			text = reasons[i].text;
+			break;
+		}
+	cli_field(o, "Suspect", CLI_BAD, "since %s: %s",
+		  cli_time(cli_string(suspect, "since"), since, sizeof(since)), text);
+}
+
 static int run_show(struct cli *cli, const struct cli_args *args, struct tm_error *err)
 {
 	cli_auto_response struct cli_response response = { 0 };
@@ -148,6 +179,7 @@ static int run_show(struct cli *cli, const struct cli_args *args, struct tm_erro
 	cli_field(o, "State", cli_bool(v, "active") ? CLI_GOOD : CLI_FAINT, "%s%s",
 		  cli_bool(v, "active") ? "active" : "inactive",
 		  cli_bool(v, "read_only") ? ", read-only" : "");
+	print_suspect(o, cli_object(v, "suspect"));
 	cli_field(o, "Device", CLI_PLAIN, "%s", cli_string(v, "device"));
 	cli_field(o, "Size", CLI_PLAIN, "%s (%llu bytes)",
 		  cli_size(cli_uint(v, "size"), size, sizeof(size)),
@@ -302,6 +334,16 @@ static int run_deactivate(struct cli *cli, const struct cli_args *args, struct t
 	return act(cli, args, "/deactivate", err);
 }
 
+static int run_check(struct cli *cli, const struct cli_args *args, struct tm_error *err)
+{
+	return act(cli, args, "/check", err);
+}
+
+static int run_clear_suspect(struct cli *cli, const struct cli_args *args, struct tm_error *err)
+{
+	return act(cli, args, "/clear-suspect", err);
+}
+
 const struct cli_command cli_volume_commands[] = {
 	{ "volume", "list", "[POOL]", "List volumes, of one pool or of all", NULL, 0, 0, 1,
 	  run_list },
@@ -324,5 +366,11 @@ const struct cli_command cli_volume_commands[] = {
 	  1, 1, run_activate },
 	{ "volume", "deactivate", "POOL/VOLUME", "Remove a volume's device",
 	  "Refused while it is in use.", CLI_CHANGE_OPTIONS, 1, 1, run_deactivate },
+	{ "volume", "check", "POOL/VOLUME", "Check a volume's file system",
+	  "Only reads. Refused while it is in use. Where nothing wrong is found, the volume is\n"
+	  "suspect no more.",
+	  CLI_CHANGE_OPTIONS, 1, 1, run_check },
+	{ "volume", "clear-suspect", "POOL/VOLUME", "Say that a volume lost nothing after all",
+	  NULL, CLI_CHANGE_OPTIONS, 1, 1, run_clear_suspect },
 	{ 0 },
 };

@@ -61,6 +61,7 @@ static void core_config(const struct tm_config *c, struct tm_core_config *ret)
 	*ret = (struct tm_core_config){
 		.worker_threads = c->worker_threads,
 		.keep_events_usec = c->keep_events_usec,
+		.tool_limit_usec = c->tool_limit_usec,
 		.load_module = c->load_module,
 	};
 	(void)snprintf(ret->state_directory, sizeof(ret->state_directory), "%s",

@@ -39,7 +39,7 @@ endif
 
 VERSION := $(shell awk 'NR == 1 { print substr($$2, 2, length($$2) - 2) }' packaging/debian/changelog)
 
-DAEMON_PKGS := devmapper libmicrohttpd jansson libsystemd sqlite3 libkmod mount blkid inih uuid
+DAEMON_PKGS := devmapper libmicrohttpd jansson libsystemd sqlite3 libkmod mount blkid inih uuid libzstd
 CLI_PKGS := libcurl jansson smartcols
 TEST_PKGS := cmocka
 

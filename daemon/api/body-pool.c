@@ -140,6 +140,49 @@ int tm_body_pool_import(json_t *body, struct tm_command *cmd, struct tm_error *e
 	return 0;
 }
 
+int tm_body_pool_repair(json_t *body, struct tm_command *cmd, struct tm_error *err)
+{
+	struct tm_json_reader r;
+
+	cmd->kind = TM_CMD_POOL_REPAIR;
+	cmd->pool_repair.force = false;
+	tm_json_reader_init(&r, body, "", err);
+	(void)tm_json_get_bool(&r, "force", &cmd->pool_repair.force);
+	return tm_json_reader_finish(&r);
+}
+
+int tm_body_pool_check(json_t *body, struct tm_command *cmd, struct tm_error *err)
+{
+	struct tm_json_reader r;
+
+	cmd->kind = TM_CMD_POOL_CHECK;
+	cmd->pool_check.copy = false;
+	tm_json_reader_init(&r, body, "", err);
+	(void)tm_json_get_bool(&r, "copy", &cmd->pool_check.copy);
+	return tm_json_reader_finish(&r);
+}
+
+int tm_body_pool_restore(json_t *body, struct tm_command *cmd, struct tm_error *err)
+{
+	const char *copy = NULL;
+	struct tm_json_reader r;
+	int got;
+
+	cmd->kind = TM_CMD_POOL_RESTORE;
+	cmd->pool_restore.force = false;
+	tm_json_reader_init(&r, body, "", err);
+	got = tm_json_get_string(&r, "copy", &copy);
+	(void)tm_json_require(&r, "copy", got);
+	(void)tm_json_get_bool(&r, "force", &cmd->pool_restore.force);
+	if (tm_json_reader_finish(&r) < 0)
+		return r.failed;
+	if (!tm_copy_name_valid(copy))
+		return tm_error_field(err, TM_ERR_BAD_NAME, "/copy",
+				      "\"%.64s\" is not the name of kept metadata.", copy);
+	(void)snprintf(cmd->pool_restore.copy, sizeof(cmd->pool_restore.copy), "%s", copy);
+	return 0;
+}
+
 int tm_body_pool_extend(json_t *body, struct tm_command *cmd, struct tm_error *err)
 {
 	struct tm_json_reader r;

@@ -16,6 +16,9 @@
 
 int tm_body_pool_create(json_t *body, struct tm_command *cmd, struct tm_error *err);
 int tm_body_pool_import(json_t *body, struct tm_command *cmd, struct tm_error *err);
+int tm_body_pool_repair(json_t *body, struct tm_command *cmd, struct tm_error *err);
+int tm_body_pool_check(json_t *body, struct tm_command *cmd, struct tm_error *err);
+int tm_body_pool_restore(json_t *body, struct tm_command *cmd, struct tm_error *err);
 int tm_body_pool_extend(json_t *body, struct tm_command *cmd, struct tm_error *err);
 /* @current: what fields keep that the body does not name. */
 int tm_body_policy_patch(json_t *body, const struct tm_policy *current, struct tm_command *cmd,

@@ -65,6 +65,13 @@ static json_t *encode_queueing(const struct tm_pool_view *pool)
 			 tm_encode_time(pool->queueing_until_usec));
 }
 
+static json_t *encode_repair_waits_for(const struct tm_pool_view *pool)
+{
+	json_t *ret = pool->repair_waits_for ? json_loads(pool->repair_waits_for, 0, NULL) : NULL;
+
+	return ret ? ret : json_null();
+}
+
 static json_t *encode_backing(const struct tm_pool_view *pool)
 {
 	return json_pack("{s:s, s:o, s:b, s:b, s:o}", "kind", "file", "directory",
@@ -87,8 +94,11 @@ json_t *tm_encode_pool(const struct tm_pool_view *pool)
 		.size = record->metadata_bytes,
 		.reserve = record->metadata_reserve_bytes,
 	};
+	size_t suspect = 0;
 	json_t *ret;
 
+	for (size_t i = 0; i < pool->n_volumes; i++)
+		suspect += pool->volumes[i].record.suspect != TM_SUSPECT_NOT;
 	if (looked && !status->failed) {
 		data.used_valid = true;
 		data.size = tm_sat_mul(status->data_total, record->block_bytes);
@@ -108,17 +118,23 @@ json_t *tm_encode_pool(const struct tm_pool_view *pool)
 		encode_backing(pool), "block_size", tm_encode_uint(record->block_bytes), "zeroing",
 		record->zeroing, "discard", record->discard, "discard_passdown",
 		record->discard_passdown, "when_full", tm_when_full_name(record->when_full));
-	if (ret && json_object_update_new(
-			   ret, json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "data",
-					  encode_space(&data, &pool->data), "metadata",
-					  encode_space(&metadata, &pool->metadata), "virtual_size",
-					  tm_encode_uint(pool->virtual_bytes), "volumes",
-					  tm_encode_uint(pool->n_volumes), "transaction_id",
-					  tm_encode_uint(record->transaction_id), "queueing",
-					  encode_queueing(pool), "policy",
-					  tm_policy_to_json(&record->policy), "created",
-					  tm_encode_time(record->created_usec), "generation",
-					  tm_encode_uint(pool->generation))) < 0) {
+	if (ret &&
+	    json_object_update_new(
+		    ret,
+		    json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+			      "data", encode_space(&data, &pool->data), "metadata",
+			      encode_space(&metadata, &pool->metadata), "virtual_size",
+			      tm_encode_uint(pool->virtual_bytes), "volumes",
+			      tm_encode_uint(pool->n_volumes), "suspect_volumes",
+			      tm_encode_uint(suspect), "transaction_id",
+			      tm_encode_uint(record->transaction_id), "queueing",
+			      encode_queueing(pool), "repair_waits_for",
+			      encode_repair_waits_for(pool), "policy",
+			      tm_policy_to_json(&record->policy), "checked",
+			      tm_encode_time(record->checked_usec), "copied",
+			      tm_encode_time(record->copied_usec), "created",
+			      tm_encode_time(record->created_usec), "generation",
+			      tm_encode_uint(pool->generation))) < 0) {
 		json_decref(ret);
 		ret = NULL;
 	}
@@ -138,17 +154,35 @@ json_t *tm_encode_pool_policy(const struct tm_pool_view *pool)
 	return ret;
 }
 
+static json_t *encode_suspect(const struct tm_volume_record *record)
+{
+	if (record->suspect == TM_SUSPECT_NOT)
+		return json_null();
+	return json_pack("{s:s, s:o}", "reason", tm_suspicion_name(record->suspect), "since",
+			 tm_encode_time(record->suspect_usec));
+}
+
 json_t *tm_encode_volume(const struct tm_pool_view *pool, const struct tm_volume_view *volume)
 {
 	const struct tm_volume_record *record = &volume->record;
 
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o}", "id",
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o}", "id",
 			 record->id.text, "name", record->name, "pool", pool->record.name, "size",
 			 tm_encode_uint(record->size_bytes), "mapped",
 			 volume->mapped_valid ? tm_encode_uint(volume->mapped_bytes) : json_null(),
 			 "origin", tm_encode_text(volume->origin_name), "origin_id",
 			 tm_encode_text(record->origin.text), "active", volume->active, "read_only",
 			 record->read_only, "device", tm_encode_text(volume->device), "dev_id",
-			 tm_encode_uint(record->dev_id), "created",
-			 tm_encode_time(record->created_usec));
+			 tm_encode_uint(record->dev_id), "suspect", encode_suspect(record),
+			 "created", tm_encode_time(record->created_usec));
+}
+
+json_t *tm_encode_copy(const struct tm_copy *copy)
+{
+	const bool dump = tm_copy_is_dump(copy);
+
+	return json_pack("{s:s, s:o, s:s, s:s, s:b, s:o}", "name", copy->name, "time",
+			 tm_encode_time(copy->kept_usec), "why", tm_copy_why(copy), "kind",
+			 dump ? "dump" : "image", "compressed", (int)dump, "bytes",
+			 tm_encode_uint(copy->bytes));
 }

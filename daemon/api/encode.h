@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "backing/copies.h"
 #include "core/view.h"
 #include "store/store.h"
 
@@ -17,6 +18,7 @@ json_t *tm_encode_pool_policy(const struct tm_pool_view *pool);
 json_t *tm_encode_volume(const struct tm_pool_view *pool, const struct tm_volume_view *volume);
 json_t *tm_encode_operation(const struct tm_operation_record *op);
 json_t *tm_encode_event(const struct tm_event *event);
+json_t *tm_encode_copy(const struct tm_copy *copy);
 json_t *tm_encode_sample(const struct tm_sample *sample);
 
 /* {"items": @items (taken), "next": @next or null} */

@@ -11,6 +11,7 @@
 #include "api/encode.h"
 #include "api/handlers.h"
 #include "api/lookup.h"
+#include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "common/units.h"
 
@@ -88,6 +89,39 @@ int tm_handle_pool_activate(struct tm_request *request)
 int tm_handle_pool_deactivate(struct tm_request *request)
 {
 	return tm_change(request, TM_CMD_POOL_DEACTIVATE, NULL);
+}
+
+int tm_handle_pool_repair(struct tm_request *request)
+{
+	return tm_change(request, TM_CMD_POOL_REPAIR,
+			 request->body_len ? tm_body_pool_repair : NULL);
+}
+
+int tm_handle_pool_check(struct tm_request *request)
+{
+	return tm_change(request, TM_CMD_POOL_CHECK, request->body_len ? tm_body_pool_check : NULL);
+}
+
+int tm_handle_pool_restore(struct tm_request *request)
+{
+	return tm_change(request, TM_CMD_POOL_RESTORE, tm_body_pool_restore);
+}
+
+/* Their directory is the truth: it may be changed by hand. */
+int tm_handle_pool_copies(struct tm_request *request)
+{
+	tm_auto_view struct tm_view *view = tm_core_view(request->http->core);
+	const struct tm_pool_view *pool = tm_lookup_pool(request, view);
+	tm_auto_free struct tm_copy *copies = NULL;
+	json_t *items;
+	size_t n = 0;
+
+	if (!pool || tm_copies_list(&pool->record, &copies, &n, &request->error) < 0)
+		return tm_answer_error(request, &request->error);
+	items = json_array();
+	for (size_t i = 0; i < n; i++)
+		(void)json_array_append_new(items, tm_encode_copy(&copies[i]));
+	return tm_answer_json(request, MHD_HTTP_OK, tm_encode_list(items, NULL));
 }
 
 int tm_handle_pool_extend(struct tm_request *request)

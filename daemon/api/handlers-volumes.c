@@ -81,6 +81,16 @@ int tm_handle_volume_deactivate(struct tm_request *request)
 	return tm_change(request, TM_CMD_VOLUME_DEACTIVATE, NULL);
 }
 
+int tm_handle_volume_check(struct tm_request *request)
+{
+	return tm_change(request, TM_CMD_VOLUME_CHECK, NULL);
+}
+
+int tm_handle_volume_clear_suspect(struct tm_request *request)
+{
+	return tm_change(request, TM_CMD_VOLUME_CLEAR, NULL);
+}
+
 int tm_handle_snapshot_create(struct tm_request *request)
 {
 	return tm_change(request, TM_CMD_SNAPSHOT_CREATE, tm_body_snapshot_create);

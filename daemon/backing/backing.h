@@ -23,10 +23,14 @@
 
 enum tm_part { TM_PART_DATA, TM_PART_METADATA };
 
-/* A piece of a block device, to be mapped by dm-linear. */
+/*
+ * A piece of a block device, to be mapped by dm-linear. Behind @length_sectors the device may go
+ * on, to @room_sectors in all: what is there has no space yet, but a mapping of it need not be
+ * loaded anew once it has.
+ */
 struct tm_segment {
 	unsigned int major, minor;
-	uint64_t offset_sectors, length_sectors;
+	uint64_t offset_sectors, length_sectors, room_sectors;
 };
 
 /* An attached part: stays attached as long as something has the device open. */
@@ -62,17 +66,18 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 			   struct tm_error *err);
 
 /*
- * Grow the file of a part to @bytes (a multiple of 512) and every loop device on it. Idempotent. On
- * failure the size is what it was; NO_SPACE when the margin would not be left, BACKING_GONE when
- * the file is shorter than what the pool uses of it. A smaller @bytes than the file's is success
- * and changes nothing.
+ * Grow the file of a part to @bytes (a multiple of 512) and every loop device on it; what is there
+ * beyond the sizes in the record is allocated, too. Idempotent. On failure the size is what it was;
+ * NO_SPACE when the margin would not be left, BACKING_GONE when the file is shorter than what the
+ * pool uses of it. A smaller @bytes than the file's is success and does not change its size.
  */
 int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			 struct tm_error *err);
 
 /*
  * Give back what the file of a part has beyond @bytes: undoes growing, so nothing may use it any
- * more. A file that is no larger is success and not changed.
+ * more. A file that is no larger is success and not changed. Loop devices stay as large as they
+ * are.
  */
 int tm_backing_shrink_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			   struct tm_error *err);
@@ -92,7 +97,8 @@ int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, u
 
 /*
  * Put the part behind a loop device (auto-clearing, direct I/O where the file system can), or find
- * the one that is there. BACKING_GONE when the file is missing or is not a regular file.
+ * the one that is there. For data it is as large as the file system, so that a growing file never
+ * needs a longer mapping. BACKING_GONE when the file is missing or is not a regular file.
  */
 int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
 		      struct tm_attachment *ret, struct tm_error *err);

@@ -9,17 +9,20 @@
 #include <sys/vfs.h>
 
 #include "backing/backing.h"
+#include "backing/copies.h"
 #include "backing/fs.h"
+#include "backing/internal.h"
 #include "backing/loop.h"
 #include "common/cleanup.h"
 #include "common/units.h"
 
+/* So much is allocated at a time at least, in so many pieces at most, with a pause after each. */
+#define PIECE_BYTES (64 * TM_MIB)
+#define PIECES      64
+#define PAUSE_NSEC  500000
+
 #define DESCRIPTOR_NAME      "pool.json"
 #define DESCRIPTOR_TEMPORARY "pool.json.tmp" /* what an interrupted replacement leaves */
-
-#define DIRECTORY_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-/* Not blocking: the name could have become a pipe. */
-#define FILE_FLAGS (O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
 
 static const char *errno_text(int errnum)
 {
@@ -41,9 +44,8 @@ static bool preallocated(const struct tm_pool_record *pool, enum tm_part part)
 
 /* ---- errors ------------------------------------------------------------------------------- */
 
-/* "cannot <what> "<directory>[/<name>]": why"; @name may be NULL. */
-static int fail(struct tm_error *err, int errnum, const char *what,
-		const struct tm_pool_record *pool, const char *name)
+int tm_file_fail(struct tm_error *err, int errnum, const char *what,
+		 const struct tm_pool_record *pool, const char *name)
 {
 	enum tm_error_code code = TM_ERR_IO;
 	const char *hint = NULL;
@@ -88,7 +90,7 @@ static int fail(struct tm_error *err, int errnum, const char *what,
 	return r;
 }
 
-static int not_regular(struct tm_error *err, const struct tm_pool_record *pool, const char *name)
+int tm_file_not_regular(struct tm_error *err, const struct tm_pool_record *pool, const char *name)
 {
 	int r = tm_error_set(err, TM_ERR_BACKING_GONE, EINVAL,
 			     "\"%.300s/%s\" is not a regular file", pool->directory, name);
@@ -113,10 +115,9 @@ static int no_room(struct tm_error *err, const struct tm_pool_record *pool, uint
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-/* A descriptor for the pool's directory, or -errno without a report. */
-static int open_directory(const struct tm_pool_record *pool)
+int tm_file_open_directory(const struct tm_pool_record *pool)
 {
-	int fd = open(pool->directory, DIRECTORY_FLAGS);
+	int fd = open(pool->directory, TM_DIRECTORY_FLAGS);
 
 	return fd < 0 ? -errno : fd;
 }
@@ -144,28 +145,34 @@ static const char *last_part(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+int tm_file_open(int dir_fd, const struct tm_pool_record *pool, const char *name, int flags,
+		 struct stat *ret_st, struct tm_error *err)
+{
+	tm_auto_close int fd = openat(dir_fd, name, flags | TM_FILE_FLAGS);
+
+	if (fd < 0) {
+		/* A symbolic link, a device or a pipe nobody reads is not the pool's file. */
+		if (errno == ELOOP || errno == ENXIO)
+			return tm_file_not_regular(err, pool, name);
+		return tm_file_fail(err, errno, "open", pool, name);
+	}
+	if (fstat(fd, ret_st) < 0)
+		return tm_file_fail(err, errno, "look at", pool, name);
+	if (!S_ISREG(ret_st->st_mode))
+		return tm_file_not_regular(err, pool, name);
+	return TM_TAKE_FD(fd);
+}
+
 /* Open a part's file, which must be there and be a regular file. A descriptor, or a reported error.
  */
 static int open_part(const struct tm_pool_record *pool, enum tm_part part, int flags,
 		     struct stat *ret_st, struct tm_error *err)
 {
-	const char *name = part_name(part);
-	tm_auto_close int dir_fd = open_directory(pool);
+	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 
 	if (dir_fd < 0)
-		return fail(err, -dir_fd, "open", pool, NULL);
-	tm_auto_close int fd = openat(dir_fd, name, flags | FILE_FLAGS);
-	if (fd < 0) {
-		/* A symbolic link, a device or a pipe nobody reads is not the pool's file. */
-		if (errno == ELOOP || errno == ENXIO)
-			return not_regular(err, pool, name);
-		return fail(err, errno, "open", pool, name);
-	}
-	if (fstat(fd, ret_st) < 0)
-		return fail(err, errno, "look at", pool, name);
-	if (!S_ISREG(ret_st->st_mode))
-		return not_regular(err, pool, name);
-	return TM_TAKE_FD(fd);
+		return tm_file_fail(err, -dir_fd, "open", pool, NULL);
+	return tm_file_open(dir_fd, pool, part_name(part), flags, ret_st, err);
 }
 
 /* ---- space -------------------------------------------------------------------------------- */
@@ -199,28 +206,27 @@ static int room(int dir_fd, uint64_t promised, uint64_t *ret)
 	return 0;
 }
 
-/* Refuse what cannot be had before anything is changed: @need more bytes. */
-static int check_room(const struct tm_pool_record *pool, int dir_fd, uint64_t need,
-		      struct tm_error *err)
+int tm_file_check_room(const struct tm_pool_record *pool, int dir_fd, uint64_t need,
+		       struct tm_error *err)
 {
 	uint64_t have = 0;
 	int r = room(dir_fd, 0, &have);
 
 	if (r < 0)
-		return fail(err, -r, "see how much space there is for", pool, NULL);
+		return tm_file_fail(err, -r, "see how much space there is for", pool, NULL);
 	return need > have ? no_room(err, pool, need, have) : 0;
 }
 
 int tm_backing_free_bytes(const struct tm_pool_record *pool, uint64_t *ret_bytes,
 			  struct tm_error *err)
 {
-	tm_auto_close int dir_fd = open_directory(pool);
+	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 	int r;
 
 	if (dir_fd < 0)
-		return fail(err, -dir_fd, "open", pool, NULL);
+		return tm_file_fail(err, -dir_fd, "open", pool, NULL);
 	r = room(dir_fd, promised_bytes(dir_fd), ret_bytes);
-	return r < 0 ? fail(err, -r, "see how much space there is for", pool, NULL) : 0;
+	return r < 0 ? tm_file_fail(err, -r, "see how much space there is for", pool, NULL) : 0;
 }
 
 static uint64_t bytes_of_pool(const struct tm_pool_record *pool)
@@ -258,21 +264,21 @@ static int check_empty(const struct tm_pool_record *pool, int dir_fd, struct tm_
 				   "another directory");
 		return r;
 	}
-	fd = openat(dir_fd, ".", DIRECTORY_FLAGS);
+	fd = openat(dir_fd, ".", TM_DIRECTORY_FLAGS);
 	if (fd < 0)
-		return fail(err, errno, "open", pool, NULL);
+		return tm_file_fail(err, errno, "open", pool, NULL);
 	tm_cleanup(closedirp) DIR *dir = fdopendir(fd);
 	if (!dir) {
 		r = -errno;
 		(void)close(fd);
-		return fail(err, -r, "read", pool, NULL);
+		return tm_file_fail(err, -r, "read", pool, NULL);
 	}
 	for (;;) {
 		errno = 0;
 		const struct dirent *entry = readdir(dir);
 
 		if (!entry)
-			return errno ? fail(err, errno, "read", pool, NULL) : 0;
+			return errno ? tm_file_fail(err, errno, "read", pool, NULL) : 0;
 		if (belongs_to_file_system(entry->d_name))
 			continue;
 		r = tm_error_set(err, TM_ERR_EXISTS, EEXIST,
@@ -315,7 +321,7 @@ static int check_file_system(const struct tm_pool_record *pool, int dir_fd, stru
 	int r;
 
 	if (fstatfs(dir_fd, &fs) < 0 || fstatvfs(dir_fd, &vfs) < 0)
-		return fail(err, errno, "look at the file system of", pool, NULL);
+		return tm_file_fail(err, errno, "look at the file system of", pool, NULL);
 	/* f_type is signed and narrower on some machines. */
 	r = tm_fs_check((uint32_t)fs.f_type, pool->sparse, pool->directory, err);
 	if (r < 0)
@@ -334,7 +340,7 @@ static int check_file_system(const struct tm_pool_record *pool, int dir_fd, stru
 		tm_error_hint(err, "look at its permissions and attributes (ls -ld, lsattr -d)");
 		return r;
 	}
-	return check_room(pool, dir_fd, bytes_of_pool(pool), err);
+	return tm_file_check_room(pool, dir_fd, bytes_of_pool(pool), err);
 }
 
 int tm_backing_probe(const struct tm_pool_record *pool, struct tm_error *err)
@@ -343,7 +349,7 @@ int tm_backing_probe(const struct tm_pool_record *pool, struct tm_error *err)
 
 	if (r < 0)
 		return r;
-	tm_auto_close int dir_fd = open_directory(pool);
+	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 	if (dir_fd == -ENOENT) {
 		tm_auto_close int parent_fd = open_parent(pool);
 
@@ -367,15 +373,15 @@ int tm_backing_create_dir(const struct tm_pool_record *pool, struct tm_error *er
 		return bad_parent(pool, -parent_fd, err);
 	const bool made = mkdirat(parent_fd, last_part(pool->directory), 0700) == 0;
 	if (!made && errno != EEXIST)
-		return fail(err, errno, "make", pool, NULL);
-	tm_auto_close int dir_fd = open_directory(pool);
+		return tm_file_fail(err, errno, "make", pool, NULL);
+	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 	if (dir_fd < 0)
 		return bad_directory(pool, -dir_fd, err);
 	r = check_empty(pool, dir_fd, err);
 	if (r < 0)
 		return r;
 	if (fsync(parent_fd) < 0)
-		return fail(err, errno, "sync the directory above", pool, NULL);
+		return tm_file_fail(err, errno, "sync the directory above", pool, NULL);
 	return made;
 }
 
@@ -395,7 +401,7 @@ void tm_backing_descriptor_path(const char *directory, char buf[TM_PATH_SIZE + 1
 bool tm_backing_anything_left(const struct tm_pool_record *pool)
 {
 	static const char *const names[] = { "data", "metadata", DESCRIPTOR_NAME };
-	tm_auto_close int dir_fd = open_directory(pool);
+	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 	struct stat st;
 
 	for (size_t i = 0; dir_fd >= 0 && i < TM_ARRAY_SIZE(names); i++)
@@ -404,18 +410,30 @@ bool tm_backing_anything_left(const struct tm_pool_record *pool)
 	return false;
 }
 
-/* Make the file longer, its new space allocated or not. -errno; it may have grown in part. */
+/*
+ * Make the file longer, its new space allocated or not. -errno; it may have grown in part. Only
+ * what is new is allocated, so that a failure is undone by cutting it off; and in pieces, for
+ * meanwhile the file system keeps others from writing to the file (ext4 needs 0.6 ms for 128 MiB).
+ */
 static int set_size(int fd, bool allocate, uint64_t from, uint64_t to)
 {
-	int r;
+	uint64_t most = tm_round_up((to - from) / PIECES, TM_MIB);
 
-	/* Only what is new, so that a failure is undone by cutting it off. */
-	do
-		r = allocate ? fallocate(fd, 0, (off_t)from, (off_t)(to - from))
-			     : ftruncate(fd, (off_t)to);
-	while (r < 0 && errno == EINTR);
-	if (r < 0)
-		return -errno;
+	if (most < PIECE_BYTES)
+		most = PIECE_BYTES;
+	while (from < to) {
+		const uint64_t piece = !allocate || to - from < most ? to - from : most;
+		int r = allocate ? fallocate(fd, 0, (off_t)from, (off_t)piece)
+				 : ftruncate(fd, (off_t)to);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		from += piece;
+		if (from < to)
+			(void)nanosleep(&(struct timespec){ .tv_nsec = PAUSE_NSEC }, NULL);
+	}
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
@@ -434,19 +452,20 @@ static int check_bytes(const struct tm_pool_record *pool, enum tm_part part, uin
 static int open_or_make(int dir_fd, const struct tm_pool_record *pool, const char *name,
 			struct stat *ret_st, bool *ret_made, struct tm_error *err)
 {
-	tm_auto_close int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | FILE_FLAGS, 0600);
+	tm_auto_close int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | TM_FILE_FLAGS,
+				      0600);
 
 	*ret_made = fd >= 0;
 	if (fd < 0 && errno == EEXIST)
-		fd = openat(dir_fd, name, O_RDWR | FILE_FLAGS);
+		fd = openat(dir_fd, name, O_RDWR | TM_FILE_FLAGS);
 	if (fd < 0 && (errno == ELOOP || errno == ENXIO))
-		return not_regular(err, pool, name);
+		return tm_file_not_regular(err, pool, name);
 	if (fd < 0)
-		return fail(err, errno, "make", pool, name);
+		return tm_file_fail(err, errno, "make", pool, name);
 	if (fstat(fd, ret_st) < 0)
-		return fail(err, errno, "look at", pool, name);
+		return tm_file_fail(err, errno, "look at", pool, name);
 	if (!S_ISREG(ret_st->st_mode))
-		return not_regular(err, pool, name);
+		return tm_file_not_regular(err, pool, name);
 	return TM_TAKE_FD(fd);
 }
 
@@ -461,9 +480,9 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 
 	if (r < 0)
 		return r;
-	tm_auto_close int dir_fd = open_directory(pool);
+	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 	if (dir_fd < 0)
-		return fail(err, -dir_fd, "open", pool, NULL);
+		return tm_file_fail(err, -dir_fd, "open", pool, NULL);
 	tm_auto_close int fd = open_or_make(dir_fd, pool, name, &st, &made, err);
 	if (fd < 0)
 		return fd;
@@ -478,18 +497,18 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 
 	if ((uint64_t)st.st_size < bytes) {
 		if (allocate)
-			r = check_room(pool, dir_fd, bytes - (uint64_t)st.st_size, err);
+			r = tm_file_check_room(pool, dir_fd, bytes - (uint64_t)st.st_size, err);
 		if (r == 0) {
 			r = set_size(fd, allocate, (uint64_t)st.st_size, bytes);
 			if (r < 0)
-				r = fail(err, -r, "allocate", pool, name);
+				r = tm_file_fail(err, -r, "allocate", pool, name);
 		}
 	} else if (fsync(fd) < 0) {
 		/* An earlier run may have been cut off before this. */
-		r = fail(err, errno, "sync", pool, name);
+		r = tm_file_fail(err, errno, "sync", pool, name);
 	}
 	if (r == 0 && fsync(dir_fd) < 0)
-		r = fail(err, errno, "sync", pool, NULL);
+		r = tm_file_fail(err, errno, "sync", pool, NULL);
 	if (r < 0 && made)
 		(void)unlinkat(dir_fd, name, 0);
 	else if (r < 0)
@@ -498,13 +517,26 @@ int tm_backing_create_part(const struct tm_pool_record *pool, enum tm_part part,
 }
 
 /*
+ * How large the loop device of a part shall be. Metadata is as long as its device is, so that must
+ * be exact; of data the kernel takes what the pool's table says.
+ */
+static uint64_t loop_wish(int fd, enum tm_part part)
+{
+	struct statvfs fs;
+
+	if (part != TM_PART_DATA || fstatvfs(fd, &fs) < 0)
+		return 0;
+	return tm_sat_mul(fs.f_blocks, fs.f_frsize);
+}
+
+/*
  * Tell the loop device that is known to be on the file, or all that are, that its size changed.
  * The known one is left in *ret_loop, the caller's to close.
  */
-static int resize_loops(int fd, const char *path, unsigned int major, unsigned int minor,
-			struct tm_loop *ret_loop, struct tm_error *err)
+static int resize_loops(int fd, enum tm_part part, const char *path, unsigned int major,
+			unsigned int minor, struct tm_loop *ret_loop, struct tm_error *err)
 {
-	if (major && tm_loop_known(fd, major, minor, ret_loop) > 0)
+	if (major && tm_loop_known(fd, major, minor, loop_wish(fd, part), ret_loop) > 0)
 		return 0;
 	return tm_loop_resize(fd, path, err);
 }
@@ -516,7 +548,7 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 	const bool allocate = preallocated(pool, part);
 	char path[TM_PATH_SIZE + 16];
 	struct stat st = { 0 };
-	uint64_t in_use;
+	uint64_t in_use, from;
 	int r = check_bytes(pool, part, bytes, err);
 
 	if (r < 0)
@@ -527,6 +559,10 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 		return fd;
 	/* To make it longer would only hide that its end is lost. */
 	in_use = part == TM_PART_DATA ? pool->data_bytes : pool->metadata_bytes;
+	from = tm_sat_add(in_use, part == TM_PART_DATA ? pool->data_reserve_bytes
+						       : pool->metadata_reserve_bytes);
+	if (from > (uint64_t)st.st_size)
+		from = (uint64_t)st.st_size;
 	if ((uint64_t)st.st_size < in_use && in_use <= bytes) {
 		r = tm_error_set(err, TM_ERR_BACKING_GONE, EIO,
 				 "\"%s\" has %ju bytes, but %ju are in use: it was cut short", path,
@@ -534,27 +570,23 @@ static int grow_part(const struct tm_pool_record *pool, enum tm_part part, uint6
 		tm_error_hint(err, "what was behind its end is lost; restore it from a copy");
 		return r;
 	}
-	/* Large enough: an earlier run may have been cut off before the loop devices grew. */
-	*ret_bytes = (uint64_t)st.st_size;
-	if ((uint64_t)st.st_size >= bytes)
-		return resize_loops(fd, path, major, minor, ret_loop, err);
-
-	if (allocate) {
-		r = check_room(pool, fd, bytes - (uint64_t)st.st_size, err);
+	if (allocate && bytes > (uint64_t)st.st_size) {
+		r = tm_file_check_room(pool, fd, bytes - (uint64_t)st.st_size, err);
 		if (r < 0)
 			return r;
 	}
-	r = set_size(fd, allocate, (uint64_t)st.st_size, bytes);
+	/* Where it is long enough an earlier run was cut off: before the loop devices grew, or with
+	 * the file made longer for their sake. */
+	if (bytes > (uint64_t)st.st_size || (allocate && bytes > from))
+		r = set_size(fd, allocate, from, bytes);
 	if (r < 0)
-		r = fail(err, -r, "grow", pool, part_name(part));
+		r = tm_file_fail(err, -r, "grow", pool, part_name(part));
 	else
-		r = resize_loops(fd, path, major, minor, ret_loop, err);
-	if (r < 0) {
+		r = resize_loops(fd, part, path, major, minor, ret_loop, err);
+	if (r < 0)
 		(void)!ftruncate(fd, st.st_size);
-		(void)tm_loop_resize(fd, path, NULL);
-	} else {
-		*ret_bytes = bytes;
-	}
+	else
+		*ret_bytes = bytes > (uint64_t)st.st_size ? bytes : (uint64_t)st.st_size;
 	return r;
 }
 
@@ -570,19 +602,17 @@ int tm_backing_grow_part(const struct tm_pool_record *pool, enum tm_part part, u
 int tm_backing_shrink_part(const struct tm_pool_record *pool, enum tm_part part, uint64_t bytes,
 			   struct tm_error *err)
 {
-	char path[TM_PATH_SIZE + 16];
 	struct stat st = { 0 };
 	int r = check_bytes(pool, part, bytes, err);
 
 	if (r < 0)
 		return r;
-	tm_backing_part_path(pool, part, path);
 	tm_auto_close int fd = open_part(pool, part, O_RDWR, &st, err);
 	if (fd < 0)
 		return fd;
 	if ((uint64_t)st.st_size > bytes && (ftruncate(fd, (off_t)bytes) < 0 || fsync(fd) < 0))
-		return fail(err, errno, "shrink", pool, part_name(part));
-	return tm_loop_resize(fd, path, err);
+		return tm_file_fail(err, errno, "shrink", pool, part_name(part));
+	return 0;
 }
 
 int tm_backing_part_size(const struct tm_pool_record *pool, enum tm_part part, uint64_t *ret_bytes,
@@ -612,7 +642,7 @@ int tm_backing_read(const struct tm_pool_record *pool, enum tm_part part, void *
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return fail(err, errno, "read", pool, part_name(part));
+			return tm_file_fail(err, errno, "read", pool, part_name(part));
 		if (n == 0)
 			return tm_error_set(err, TM_ERR_DAMAGED, ENODATA,
 					    "\"%.300s/%s\" ends after %zu bytes", pool->directory,
@@ -638,6 +668,7 @@ static struct tm_attachment attachment(const struct tm_loop *loop, uint64_t byte
 			.major = loop->major,
 			.minor = loop->minor,
 			.length_sectors = bytes / TM_SECTOR,
+			.room_sectors = loop->bytes / TM_SECTOR,
 		},
 		.fd = loop->fd,
 		.direct_io = loop->direct_io,
@@ -657,7 +688,7 @@ int tm_backing_attach(const struct tm_pool_record *pool, enum tm_part part,
 	tm_auto_close int fd = open_part(pool, part, O_RDWR, &st, err);
 	if (fd < 0)
 		return fd;
-	r = tm_loop_attach(fd, path, &loop, err);
+	r = tm_loop_attach(fd, path, loop_wish(fd, part), &loop, err);
 	if (r < 0)
 		return r;
 	*ret = attachment(&loop, (uint64_t)st.st_size);
@@ -690,14 +721,14 @@ static int with_part(int dir_fd, const struct tm_pool_record *pool, enum tm_part
 {
 	char path[TM_PATH_SIZE + 16];
 	struct stat st = { 0 };
-	tm_auto_close int fd = openat(dir_fd, part_name(part), O_RDONLY | FILE_FLAGS);
+	tm_auto_close int fd = openat(dir_fd, part_name(part), O_RDONLY | TM_FILE_FLAGS);
 
 	if (fd < 0)
 		return errno == ENOENT || errno == ELOOP || errno == ENXIO
 			       ? 0
-			       : fail(err, errno, "open", pool, part_name(part));
+			       : tm_file_fail(err, errno, "open", pool, part_name(part));
 	if (fstat(fd, &st) < 0)
-		return fail(err, errno, "look at", pool, part_name(part));
+		return tm_file_fail(err, errno, "look at", pool, part_name(part));
 	if (!S_ISREG(st.st_mode))
 		return 0;
 	tm_backing_part_path(pool, part, path);
@@ -709,12 +740,12 @@ int tm_backing_destroy(const struct tm_pool_record *pool, struct tm_error *err)
 	static const char *const names[] = { "data", "metadata", DESCRIPTOR_TEMPORARY,
 					     DESCRIPTOR_NAME };
 	int r;
-	tm_auto_close int dir_fd = open_directory(pool);
+	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 
 	if (dir_fd == -ENOENT)
 		return 0;
 	if (dir_fd < 0)
-		return fail(err, -dir_fd, "open", pool, NULL);
+		return tm_file_fail(err, -dir_fd, "open", pool, NULL);
 
 	/* All are asked before one is changed. */
 	for (enum tm_part part = TM_PART_DATA; part <= TM_PART_METADATA; part++) {
@@ -734,20 +765,23 @@ int tm_backing_destroy(const struct tm_pool_record *pool, struct tm_error *err)
 		if (r < 0)
 			return r;
 	}
+	r = tm_copies_destroy(pool, err);
+	if (r < 0)
+		return r;
 	/* The descriptor last: as long as anything is left, it says whose it is. */
 	for (size_t i = 0; i < TM_ARRAY_SIZE(names); i++) {
 		if (unlinkat(dir_fd, names[i], 0) < 0 && errno != ENOENT)
-			return fail(err, errno, "delete", pool, names[i]);
+			return tm_file_fail(err, errno, "delete", pool, names[i]);
 	}
 	if (fsync(dir_fd) < 0)
-		return fail(err, errno, "sync", pool, NULL);
+		return tm_file_fail(err, errno, "sync", pool, NULL);
 
 	/* Kept when somebody put other things there, or when it is a mount point. */
 	if (rmdir(pool->directory) < 0 && errno != ENOTEMPTY && errno != EEXIST && errno != EBUSY &&
 	    errno != ENOENT)
-		return fail(err, errno, "delete", pool, NULL);
+		return tm_file_fail(err, errno, "delete", pool, NULL);
 	tm_auto_close int parent_fd = open_parent(pool);
 	if (parent_fd >= 0 && fsync(parent_fd) < 0)
-		return fail(err, errno, "sync the directory above", pool, NULL);
+		return tm_file_fail(err, errno, "sync the directory above", pool, NULL);
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,14 @@
 #include <time.h>
 
 #include "common/cleanup.h"
+#include "common/units.h"
+
+/*
+ * A limit of size that limits nothing, "thinmgr" in ASCII: packaging/56-thinmgr.rules knows our
+ * loop devices by it, which are not to be scanned. They are larger than their files, and the end of
+ * such a device, where scanners look, cannot be read.
+ */
+#define LOOP_MARK 0x7468696e6d677200ULL
 
 #define LOOP_CONTROL "/dev/loop-control"
 
@@ -66,7 +75,7 @@ static int visit(unsigned int number, const struct stat *file, loop_fn fn, void 
 	if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0)
 		return errno == ENXIO ? 0 : -errno;
 	if (info.lo_device != file->st_dev || info.lo_inode != file->st_ino ||
-	    info.lo_offset != 0 || info.lo_sizelimit != 0)
+	    info.lo_offset != 0 || (info.lo_sizelimit != 0 && info.lo_sizelimit != LOOP_MARK))
 		return 0;
 	return fn(fd, number, &info, userdata);
 }
@@ -157,11 +166,48 @@ static bool try_larger_blocks(int loop_fd)
 	return false;
 }
 
+/* One try to make a loop device larger than its file. -EFBIG: no file can be that large. */
+static int stretch(int loop_fd, int file_fd, uint64_t file_bytes, uint64_t bytes)
+{
+	const bool longer = bytes > file_bytes;
+	int r = 0;
+
+	if (longer && ftruncate(file_fd, (off_t)bytes) < 0)
+		return -errno;
+	if (ioctl(loop_fd, LOOP_SET_CAPACITY, 0) < 0)
+		r = -errno;
+	if (longer && ftruncate(file_fd, (off_t)file_bytes) < 0 && r == 0)
+		r = -errno;
+	return r;
+}
+
+/* Make it as large as the file, better @wish. */
+static int enlarge(int loop_fd, int file_fd, uint64_t wish)
+{
+	uint64_t has, least;
+	struct stat st;
+	int r;
+
+	if (fstat(file_fd, &st) < 0 || ioctl(loop_fd, BLKGETSIZE64, &has) < 0)
+		return -errno;
+	least = (uint64_t)st.st_size;
+	wish = tm_round_down(wish < INT64_MAX ? wish : INT64_MAX, BLOCK_SIZE_MAX);
+	if (wish < least)
+		wish = least;
+	if (has >= wish)
+		return 0;
+	while ((r = stretch(loop_fd, file_fd, least, wish)) == -EFBIG && wish > least)
+		wish = wish - least < TM_MIB
+			       ? least
+			       : tm_round_down(least + (wish - least) / 2, BLOCK_SIZE_MAX);
+	return r;
+}
+
 static int fill(int loop_fd, bool direct_io, struct tm_loop *ret)
 {
 	struct stat st;
 
-	if (fstat(loop_fd, &st) < 0)
+	if (fstat(loop_fd, &st) < 0 || ioctl(loop_fd, BLKGETSIZE64, &ret->bytes) < 0)
 		return -errno;
 	ret->major = major(st.st_rdev);
 	ret->minor = minor(st.st_rdev);
@@ -169,13 +215,29 @@ static int fill(int loop_fd, bool direct_io, struct tm_loop *ret)
 	return 0;
 }
 
+/* The same while nobody uses the device: nothing was written, and the time of the file says so. */
+static int enlarge_unused(int loop_fd, int file_fd, uint64_t wish)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT } };
+	struct stat st;
+	int r;
+
+	if (fstat(file_fd, &st) < 0)
+		return -errno;
+	times[1] = st.st_mtim;
+	r = enlarge(loop_fd, file_fd, wish);
+	return r == 0 && futimens(file_fd, times) < 0 ? -errno : r;
+}
+
 /* One try with the loop device the kernel calls free. -EBUSY: somebody else was faster. */
-static int configure_free(int control_fd, int file_fd, const char *path, struct tm_loop *ret)
+static int configure_free(int control_fd, int file_fd, const char *path, uint64_t wish,
+			  struct tm_loop *ret)
 {
 	int alignment = direct_io_alignment(file_fd);
 	struct loop_config config = {
 		.fd = (uint32_t)file_fd,
 		.block_size = alignment > 512 ? (uint32_t)alignment : 512,
+		.info.lo_sizelimit = LOOP_MARK,
 		.info.lo_flags = LO_FLAGS_AUTOCLEAR | (alignment != 0 ? LO_FLAGS_DIRECT_IO : 0),
 	};
 	char device[32];
@@ -196,36 +258,46 @@ static int configure_free(int control_fd, int file_fd, const char *path, struct 
 	direct_io = has_direct_io(fd);
 	if (!direct_io && alignment < 0)
 		direct_io = try_larger_blocks(fd);
-	int r = fill(fd, direct_io, ret);
+	int r = enlarge_unused(fd, file_fd, wish);
+	if (r == 0)
+		r = fill(fd, direct_io, ret);
 	if (r == 0)
 		ret->fd = TM_TAKE_FD(fd);
 	return r;
 }
 
+struct taking {
+	int file_fd;
+	uint64_t wish;
+	struct tm_loop *ret;
+};
+
 static int take_existing(int loop_fd, unsigned int number, const struct loop_info64 *info,
 			 void *userdata)
 {
-	struct tm_loop *ret = userdata;
+	const struct taking *t = userdata;
 	int r;
 
 	(void)number;
 	if (info->lo_flags & LO_FLAGS_READ_ONLY)
 		return -EROFS;
-	if (ioctl(loop_fd, LOOP_SET_CAPACITY, 0) < 0)
-		return errno == ENXIO ? 0 : -errno;
-	r = fill(loop_fd, info->lo_flags & LO_FLAGS_DIRECT_IO, ret);
+	r = enlarge(loop_fd, t->file_fd, t->wish);
+	if (r == 0)
+		r = fill(loop_fd, info->lo_flags & LO_FLAGS_DIRECT_IO, t->ret);
 	if (r < 0)
-		return r;
-	ret->fd = fcntl(loop_fd, F_DUPFD_CLOEXEC, 0);
-	return ret->fd < 0 ? -errno : 1;
+		return r == -ENXIO ? 0 : r; /* it was cleared meanwhile */
+	t->ret->fd = fcntl(loop_fd, F_DUPFD_CLOEXEC, 0);
+	return t->ret->fd < 0 ? -errno : 1;
 }
 
-int tm_loop_attach(int file_fd, const char *path, struct tm_loop *ret, struct tm_error *err)
+int tm_loop_attach(int file_fd, const char *path, uint64_t wish, struct tm_loop *ret,
+		   struct tm_error *err)
 {
+	struct taking taking = { .file_fd = file_fd, .wish = wish, .ret = ret };
 	int r;
 
 	*ret = (struct tm_loop){ .fd = -1 };
-	r = each_loop(file_fd, take_existing, ret);
+	r = each_loop(file_fd, take_existing, &taking);
 	if (r > 0)
 		return 0;
 	if (r == -EROFS) {
@@ -247,15 +319,17 @@ int tm_loop_attach(int file_fd, const char *path, struct tm_loop *ret, struct tm
 		return r;
 	}
 	for (int i = 0; i < ATTACH_TRIES; i++) {
-		r = configure_free(control_fd, file_fd, path, ret);
+		r = configure_free(control_fd, file_fd, path, wish, ret);
 		if (r != -EBUSY)
 			break;
 	}
 	return r < 0 ? fail(err, -r, "attach a loop device to", path) : 0;
 }
 
-int tm_loop_known(int file_fd, unsigned int major, unsigned int minor, struct tm_loop *ret)
+int tm_loop_known(int file_fd, unsigned int major, unsigned int minor, uint64_t wish,
+		  struct tm_loop *ret)
 {
+	struct taking taking = { .file_fd = file_fd, .wish = wish, .ret = ret };
 	char path[64], target[256];
 	struct stat file;
 	unsigned int number;
@@ -273,7 +347,7 @@ int tm_loop_known(int file_fd, unsigned int major, unsigned int minor, struct tm
 	name = strrchr(target, '/');
 	if (!name || sscanf(name, "/loop%u", &number) != 1 || number > MINOR_MAX)
 		return 0;
-	return visit(number, &file, take_existing, ret);
+	return visit(number, &file, take_existing, &taking);
 }
 
 /* ---- the rest ----------------------------------------------------------------------------- */
@@ -281,13 +355,16 @@ int tm_loop_known(int file_fd, unsigned int major, unsigned int minor, struct tm
 static int resize_one(int loop_fd, unsigned int number, const struct loop_info64 *info,
 		      void *userdata)
 {
-	(void)number, (void)info, (void)userdata;
-	return ioctl(loop_fd, LOOP_SET_CAPACITY, 0) < 0 && errno != ENXIO ? -errno : 0;
+	const int *file_fd = userdata;
+	int r = enlarge(loop_fd, *file_fd, 0);
+
+	(void)number, (void)info;
+	return r == -ENXIO ? 0 : r;
 }
 
 int tm_loop_resize(int file_fd, const char *path, struct tm_error *err)
 {
-	int r = each_loop(file_fd, resize_one, NULL);
+	int r = each_loop(file_fd, resize_one, &file_fd);
 
 	return r < 0 ? fail(err, -r, "resize the loop device on", path) : 0;
 }

@@ -88,6 +88,27 @@ static void add_special(struct tm_bus_signals *signals, const struct tm_event *e
 		s->arguments[0] = text(e->pool_name);
 		s->arguments[1] = number(e->seq);
 		break;
+	case TM_EVENT_REPAIR_STARTED:
+		s = add(signals, "RepairStarted", "st");
+		s->arguments[0] = text(e->pool_name);
+		s->arguments[1] = number(e->seq);
+		break;
+	case TM_EVENT_REPAIRED:
+	case TM_EVENT_REPAIR_FAILED:
+		s = add(signals, "RepairFinished", "ssst");
+		s->arguments[0] = text(e->pool_name);
+		s->arguments[1] = e->type == TM_EVENT_REPAIRED ? data_text(signals, "verdict")
+							       : text("failed");
+		s->arguments[2] = text(signals->message);
+		s->arguments[3] = number(e->seq);
+		break;
+	case TM_EVENT_METADATA_RESTORED:
+		s = add(signals, "MetadataRestored", "ssst");
+		s->arguments[0] = text(e->pool_name);
+		s->arguments[1] = data_text(signals, "copy");
+		s->arguments[2] = text(signals->message);
+		s->arguments[3] = number(e->seq);
+		break;
 	case TM_EVENT_EXTENDED:
 		s = add(signals, "Extended", "sstttt");
 		s->arguments[0] = text(e->pool_name);

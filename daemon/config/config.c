@@ -198,6 +198,8 @@ static const struct key keys[] = {
 	{ "bus", "enabled", parse_bool, MEMBER(bus_enabled), 0, 0, HINT_BOOLEAN },
 	{ "history", "keep_events", parse_duration, MEMBER(keep_events_usec), SECOND(3600),
 	  100 * YEAR_USEC, "a duration from 1h to 100y, with its unit: s, min, h, d, w or y" },
+	{ "repair", "tool_limit", parse_duration, MEMBER(tool_limit_usec), SECOND(1), SECOND(86400),
+	  "a duration from 1s to 1d, with its unit: s, min, h or d" },
 	{ "kernel", "load_module", parse_bool, MEMBER(load_module), 0, 0, HINT_BOOLEAN },
 };
 
@@ -216,6 +218,7 @@ void tm_config_default(struct tm_config *ret)
 		.max_connections = 256,
 		.bus_enabled = true,
 		.keep_events_usec = YEAR_USEC,
+		.tool_limit_usec = SECOND(600),
 		.load_module = true,
 	};
 }

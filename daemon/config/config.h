@@ -37,6 +37,9 @@ struct tm_config {
 	/* [history] */
 	uint64_t keep_events_usec;
 
+	/* [repair] */
+	uint64_t tool_limit_usec;
+
 	/* [kernel] */
 	bool load_module;
 };

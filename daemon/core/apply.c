@@ -50,6 +50,8 @@ static void take_record(struct tm_pool *pool, const struct tm_op *op)
 		r.low_water_bytes = pool->record.low_water_bytes;
 	}
 	pool->record = r;
+	if (op->type->stops_extension)
+		pool->spare_bytes = 0; /* it may have been used up: it is looked for again */
 	/* The next status will say so; until then this is what is known. */
 	if (pool->status_valid)
 		pool->status.transaction_id = r.transaction_id;
@@ -120,6 +122,71 @@ static void apply_extend(struct tm_op *op, struct tm_pool *pool,
 		   op->pool.metadata_bytes);
 }
 
+/* What became of mounts and swap that were taken off, among an event's figures. */
+static void tell_released(const struct tm_op *op, json_t **data)
+{
+	if (!op->repair.back || !op->repair.off)
+		return;
+	if (!*data)
+		*data = json_object();
+	(void)json_object_set(*data, "given_back", op->repair.back);
+	(void)json_object_set(*data, "left_off", op->repair.off);
+}
+
+static void apply_swap(struct tm_op *op, struct tm_pool *pool)
+{
+	json_t *report = op->repair.report ? json_loads(op->repair.report, 0, NULL) : NULL;
+	char text[160];
+
+	for (size_t i = 0; i < op->n_volumes; i++) {
+		struct tm_volume *v = tm_pool_find_volume(pool, op->volumes[i].id.text);
+
+		if (!v)
+			continue;
+		tm_volume_take(v, &op->volumes[i]);
+		if (op->repair.suspect && op->repair.suspect[i] && !v->record.suspect)
+			tm_volume_suspect(pool, v,
+					  op->type->kind == TM_CMD_POOL_REPAIR
+						  ? TM_SUSPECT_REPAIRED
+						  : TM_SUSPECT_RESTORED,
+					  tm_now_realtime_usec());
+	}
+	if (op->type->kind != TM_CMD_POOL_REPAIR) {
+		told(op, pool, TM_EVENT_METADATA_RESTORED, NULL, report,
+		     op->repair.lossless
+			     ? "went back to metadata that was kept; nothing is missing"
+			     : "went back to metadata that was kept, which lacks some of what was "
+			       "mapped");
+		return;
+	}
+	tell_released(op, &report);
+	(void)snprintf(text, sizeof(text), "was repaired%s%s",
+		       op->repair.lossless ? "; nothing was lost"
+					   : ", but not everything could be saved",
+		       json_array_size(op->repair.off)
+			       ? "; of what was taken off its volumes, not all is back"
+			       : "");
+	told(op, pool, TM_EVENT_REPAIRED, NULL, report, text);
+}
+
+static void apply_cleared(struct tm_op *op, struct tm_pool *pool)
+{
+	const bool check = op->type->kind == TM_CMD_VOLUME_CHECK;
+	struct tm_volume *v = tm_pool_find_volume(pool, op->items[0].id.text);
+
+	if (!v)
+		return;
+	v->record.suspect_usec = op->cleared_usec;
+	if (v->record.suspect == TM_SUSPECT_NOT)
+		return;
+	told(op, pool, TM_EVENT_SUSPECT_CLEARED, v->record.name,
+	     json_pack("{s:s, s:s}", "reason", tm_suspicion_name(v->record.suspect), "by",
+		       check ? "check" : "administrator"),
+	     check ? "is no longer suspect: the check of its file system found nothing wrong"
+		   : "is no longer suspect: an administrator cleared it");
+	v->record.suspect = TM_SUSPECT_NOT;
+}
+
 static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 {
 	struct tm_core *core = op->core;
@@ -154,6 +221,7 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 		struct tm_queued_op *late = TM_TAKE(pool->queue);
 
 		told(op, pool, TM_EVENT_POOL_DELETED, NULL, NULL, "was deleted");
+		tm_released_forget(&op->pool.id);
 		tm_core_remove_pool(core, pool);
 		while (late) { /* without their pool they fail by themselves */
 			struct tm_queued_op *q = late;
@@ -177,6 +245,17 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 	case TM_CMD_POOL_POLICY:
 		told(op, pool, TM_EVENT_POLICY_CHANGED, NULL, NULL, "has a new policy");
 		break;
+	case TM_CMD_POOL_REPAIR:
+	case TM_CMD_POOL_RESTORE:
+		pool->direct_io = op->direct_io;
+		apply_swap(op, pool);
+		break;
+	case TM_CMD_POOL_CHECK:
+		told(op, pool, TM_EVENT_CHECKED, NULL,
+		     op->repair.report ? json_loads(op->repair.report, 0, NULL) : NULL,
+		     op->check.keep ? "has sound metadata, of which a safety copy is kept"
+				    : "has sound metadata");
+		break;
 	case TM_CMD_VOLUME_CREATE:
 		(void)add_volumes(pool, op->items, op->n_items);
 		told(op, pool, TM_EVENT_VOLUME_CREATED, volume,
@@ -194,7 +273,7 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 		struct tm_volume *v = tm_pool_find_volume(pool, op->items[0].id.text);
 
 		if (v)
-			v->record = op->items[0];
+			tm_volume_take(v, &op->items[0]);
 		if (op->type->kind == TM_CMD_VOLUME_RESIZE)
 			told(op, pool, TM_EVENT_VOLUME_RESIZED, volume,
 			     json_pack("{s:I, s:I}", "from", (json_int_t)op->before[0].size_bytes,
@@ -210,6 +289,10 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 			     "was deactivated");
 		break;
 	}
+	case TM_CMD_VOLUME_CHECK:
+	case TM_CMD_VOLUME_CLEAR:
+		apply_cleared(op, pool);
+		break;
 	case TM_CMD_SNAPSHOT_CREATE:
 		(void)add_volumes(pool, op->items, op->n_items);
 		for (size_t i = 0; i < op->n_items; i++) {
@@ -233,16 +316,46 @@ static void tell_failure(struct tm_op *op, struct tm_pool *pool)
 	json_t *data = json_pack("{s:s, s:s, s:s, s:s}", "kind", op->record.kind, "step",
 				 op->record.step_name, "error", tm_error_slug(op->error.code),
 				 "detail", op->error.detail);
-	struct tm_event_spec spec = { .type = stuck ? TM_EVENT_UNDO_FAILED
-						    : TM_EVENT_OPERATION_FAILED,
+	const bool repair = op->type->kind == TM_CMD_POOL_REPAIR;
+	/* That a check could not be made says nothing of what it would have found. */
+	const bool found = op->type->kind == TM_CMD_POOL_CHECK && op->error.code == TM_ERR_DAMAGED;
+	struct tm_event_spec spec = { .type = stuck    ? TM_EVENT_UNDO_FAILED
+					      : repair ? TM_EVENT_REPAIR_FAILED
+					      : found  ? TM_EVENT_CHECK_FAILED
+						       : TM_EVENT_OPERATION_FAILED,
 				      .pool = pool,
-				      .operation = &op->record.id,
-				      .data = data ? json_dumps(data, JSON_COMPACT) : NULL };
+				      .operation = &op->record.id };
 
+	if (tm_upkeep_told(op, pool) && !stuck) {
+		json_decref(data);
+		return;
+	}
+	if (data && op->error.hint[0])
+		(void)json_object_set_new(data, "hint", json_string(op->error.hint));
+	tell_released(op, &data);
+	spec.data = data ? json_dumps(data, JSON_COMPACT) : NULL;
 	json_decref(data);
 	tm_record_event(op->core, &spec, "Operation %s on pool %s failed%s: %s", op->record.kind,
 			op->record.pool_name[0] ? op->record.pool_name : op->pool.directory,
 			stuck ? " and could not be undone" : "", op->error.detail);
+}
+
+/* Whether what it came to calls for a repair, or for no other. */
+static void note_damage(const struct tm_op *op, struct tm_pool *pool)
+{
+	const bool done = op->record.status == TM_OP_DONE;
+
+	if (op->type->kind == TM_CMD_POOL_REPAIR) {
+		/* Who was in the way may go. */
+		pool->mend.tried = !done && op->error.code != TM_ERR_BUSY;
+		if (!done && op->repair.force && !pool->mend.tried)
+			tm_pool_mend_later(pool);
+		pool->damaged = pool->damaged && !done;
+	} else if (done && (op->type->kind == TM_CMD_POOL_ACTIVATE ||
+			    op->type->kind == TM_CMD_POOL_DEACTIVATE ||
+			    op->type->kind == TM_CMD_POOL_RESTORE)) {
+		pool->mend.tried = pool->damaged = false;
+	}
 }
 
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
@@ -251,6 +364,7 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 	char why[sizeof(pool->state_reason)] = "";
 	bool uncertain;
 
+	tm_upkeep_ended(op, pool);
 	if (op->record.status == TM_OP_DONE) {
 		pool = apply_success(op, pool);
 	} else {
@@ -262,6 +376,7 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 	}
 	if (!pool)
 		return NULL;
+	tm_pool_suspect(pool, op->loss.why, op->loss.usec, 0);
 	/* What was refused or undone has not made anything certain. */
 	uncertain = op->undo_failed ||
 		    (pool->state == TM_POOL_UNCERTAIN && op->record.status != TM_OP_DONE);
@@ -277,6 +392,7 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 		tm_pool_touch(pool);
 	}
 	pool->left_suspended = pool->left_suspended || op->left_suspended;
+	note_damage(op, pool);
 	if (pool->state == TM_POOL_ACTIVE) {
 		if (op->status_valid)
 			tm_pool_saw(pool, &op->status, op->backing_free_bytes);
@@ -286,5 +402,9 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 	} else if (pool->left_suspended) {
 		tm_pool_look(pool, 0); /* uncertain, too, it must not stand still */
 	}
+	if (op->repair.back)
+		pool->owes = false; /* it has done what it could */
+	tm_pool_give_back(pool);
+	tm_pool_mend(pool);
 	return pool;
 }

@@ -3,7 +3,7 @@
  * Arming: the next step's space is put under a pool's devices before it is needed, so that an
  * extension only has to change the pool's table. The kernel takes more data space into use only
  * with a longer table; metadata it takes at any resume, so that is armed only when it is near its
- * mark.
+ * mark. And room for a repair is set aside, which nothing but a repair takes.
  */
 
 #include <stdatomic.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backing/spare.h"
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "common/log.h"
@@ -24,7 +25,9 @@ struct tm_arm {
 	struct tm_pool_record record;
 	uint64_t data_bytes, metadata_bytes; /* to lie below; 0: leave it */
 	uint64_t data_usec, metadata_usec;
-	struct tm_error err;
+	uint64_t spare_bytes; /* to be set aside for a repair; 0: leave it */
+	bool spared;
+	struct tm_error err, spare_err;
 };
 
 static int lay(struct tm_arm *a, enum tm_part part, uint64_t bytes, uint64_t *ret_usec)
@@ -70,6 +73,18 @@ static void arm_done(void *arg)
 				      "aside: %s",
 				      pool->record.name, a->err.detail);
 		}
+		if (a->spared) {
+			pool->spare_bytes = a->spare_bytes;
+			(void)tm_backoff_clear(&pool->spare_backoff);
+		} else if (a->spare_bytes &&
+			   tm_backoff_fail(&pool->spare_backoff, tm_now_monotonic_usec())) {
+			struct tm_log_fields fields = { .pool = pool->record.name,
+							.error = &a->spare_err };
+
+			tm_log_fields(LOG_WARNING, &fields,
+				      "Space for a repair of pool %s could not be set aside: %s",
+				      pool->record.name, a->spare_err.detail);
+		}
 		if (pool->look_again) {
 			pool->look_again = false;
 			tm_pool_look(pool, pool->look_again_seen_usec);
@@ -93,6 +108,8 @@ static void arm_job(void *arg)
 		(void)lay(a, TM_PART_METADATA, a->metadata_bytes, &a->metadata_usec);
 	if (a->data_bytes)
 		(void)lay(a, TM_PART_DATA, a->data_bytes, &a->data_usec);
+	if (a->spare_bytes)
+		a->spared = tm_spare_keep(&a->record, a->spare_bytes, &a->spare_err) >= 0;
 	tm_mailbox_post(a->core->mailbox, arm_done, a);
 }
 
@@ -107,6 +124,19 @@ bool tm_pool_call_off_arm(struct tm_pool *pool)
 	return true;
 }
 
+/* How much is to be set aside for a repair, if that is more than there is. */
+static uint64_t wanted_spare(const struct tm_pool *pool)
+{
+	const struct tm_pool_record *p = &pool->record;
+	const uint64_t wanted = tm_repair_extended(p,
+						   p->metadata_bytes + p->metadata_reserve_bytes);
+
+	return pool->spare_bytes < wanted &&
+			       tm_backoff_allows(&pool->spare_backoff, tm_now_monotonic_usec())
+		       ? wanted
+		       : 0;
+}
+
 void tm_pool_arm(struct tm_pool *pool)
 {
 	struct tm_core *core = pool->core;
@@ -114,10 +144,16 @@ void tm_pool_arm(struct tm_pool *pool)
 	const bool metadata = pool->metadata.want_reserve_bytes >
 			      pool->record.metadata_reserve_bytes;
 	struct tm_arm *a;
+	bool space;
+	uint64_t spare;
 
 	if (pool->arming || pool->looking || pool->state != TM_POOL_ACTIVE ||
-	    (!data && !metadata) || (pool->running && pool->running->type->stops_extension) ||
-	    !tm_backoff_allows(&pool->arm_backoff, tm_now_monotonic_usec()))
+	    (pool->running && pool->running->type->stops_extension))
+		return;
+	space = (data || metadata) &&
+		tm_backoff_allows(&pool->arm_backoff, tm_now_monotonic_usec());
+	spare = wanted_spare(pool);
+	if (!space && !spare)
 		return;
 	/* Waiting operations go first only when they need the extension machinery to rest. */
 	if (!pool->running && pool->queue && pool->queue->op->type->stops_extension)
@@ -127,9 +163,10 @@ void tm_pool_arm(struct tm_pool *pool)
 		return;
 	a->core = core;
 	a->record = pool->record;
-	if (data)
+	a->spare_bytes = spare;
+	if (space && data)
 		a->data_bytes = pool->record.data_bytes + pool->data.want_reserve_bytes;
-	if (metadata)
+	if (space && metadata)
 		a->metadata_bytes = pool->record.metadata_bytes + pool->metadata.want_reserve_bytes;
 	pool->arming = a;
 	tm_crew_run(core->arming, arm_job, a);

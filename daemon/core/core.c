@@ -156,6 +156,7 @@ void tm_core_stop(struct tm_core *core)
 	atomic_store(&core->stopping, true);
 	core->watch = tm_watch_free(core->watch);
 	core->sample_timer = sd_event_source_disable_unref(core->sample_timer);
+	core->upkeep_timer = sd_event_source_disable_unref(core->upkeep_timer);
 }
 
 bool tm_core_idle(const struct tm_core *core)
@@ -195,6 +196,8 @@ struct tm_core *tm_core_free(struct tm_core *core)
 	core->watch = tm_watch_free(core->watch);
 	sd_event_source_disable_unref(core->sample_timer);
 	sd_event_source_disable_unref(core->late_timer);
+	sd_event_source_disable_unref(core->mend_timer);
+	sd_event_source_disable_unref(core->upkeep_timer);
 	if (core->recorder)
 		tm_record_flush(core);
 	sd_event_source_disable_unref(core->record_source);

@@ -7,6 +7,7 @@
 #ifndef TM_CORE_CORE_H
 #define TM_CORE_CORE_H
 
+#include "backing/copies.h"
 #include "core/view.h"
 #include "store/store.h"
 
@@ -26,12 +27,17 @@ enum tm_command_kind {
 	TM_CMD_POOL_DEACTIVATE,
 	TM_CMD_POOL_EXTEND,
 	TM_CMD_POOL_POLICY,
+	TM_CMD_POOL_REPAIR,
+	TM_CMD_POOL_RESTORE,
+	TM_CMD_POOL_CHECK,
 	TM_CMD_VOLUME_CREATE,
 	TM_CMD_VOLUME_DELETE,
 	TM_CMD_VOLUME_RESIZE,
 	TM_CMD_VOLUME_RENAME,
 	TM_CMD_VOLUME_ACTIVATE,
 	TM_CMD_VOLUME_DEACTIVATE,
+	TM_CMD_VOLUME_CHECK,
+	TM_CMD_VOLUME_CLEAR,
 	TM_CMD_SNAPSHOT_CREATE,
 	TM_CMD_COUNT,
 };
@@ -67,6 +73,9 @@ struct tm_command {
 			bool forget;       /* also when none of its files can be found */
 		} pool_delete;
 		struct {
+			bool force; /* mounts and swap are taken off meanwhile */
+		} pool_repair;
+		struct {
 			uint64_t data_bytes;     /* new total, 0: unchanged */
 			uint64_t metadata_bytes; /* new total, 0: unchanged */
 		} pool_extend;
@@ -77,6 +86,14 @@ struct tm_command {
 			bool when_full_valid;
 			enum tm_when_full when_full;
 		} pool_policy;
+		struct {
+			char copy[TM_COPY_NAME_SIZE]; /* of metadata, that is kept */
+			bool force;                   /* also when volumes would be lost */
+		} pool_restore;
+		struct {
+			bool copy;      /* what is read is kept */
+			bool by_itself; /* nobody asked for it: see upkeep.c */
+		} pool_check;
 		struct {
 			char name[TM_NAME_MAX + 1];
 			uint64_t size_bytes;

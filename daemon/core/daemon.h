@@ -12,6 +12,7 @@ struct tm_core_config {
 	char state_directory[TM_PATH_SIZE];
 	unsigned int worker_threads;
 	uint64_t keep_events_usec;
+	uint64_t tool_limit_usec; /* thin_check and thin_repair, at least */
 	bool load_module;
 };
 

@@ -24,9 +24,13 @@
 #include "core/daemon.h"
 #include "core/mailbox.h"
 #include "core/operation.h"
+#include "core/released.h"
 #include "dm/dm.h"
+#include "host/holders.h"
+#include "logic/due.h"
 #include "logic/extend.h"
 #include "logic/kernel-events.h"
+#include "logic/superblock.h"
 #include "store/store.h"
 #include "watch/watch.h"
 
@@ -47,6 +51,26 @@ struct tm_volume {
 	bool active; /* has a device */
 	bool mapped_valid;
 	uint64_t mapped_bytes;
+};
+
+/* Repair by itself, as far as it got. */
+struct tm_mend {
+	bool asked;           /* it is on its way to becoming an operation */
+	bool tried;           /* in vain: not again before the pool was activated anew or mended */
+	bool told;            /* that it waits */
+	uint64_t seen_usec;   /* monotonic: when it was last found out for whom */
+	char *waits_for;      /* JSON text: who they are; owned; NULL: it does not wait */
+	uint64_t again_usec;  /* monotonic: those in the way are not to be bothered before */
+	unsigned int refused; /* times in a row that somebody was in the way */
+	size_t last_used;     /* index of the volume that was found in use */
+	unsigned int passing; /* times in a row that nobody was found who uses it for long */
+};
+
+/* Checks and safety copies by themselves. */
+struct tm_upkeep {
+	struct tm_due_failures failures;
+	enum tm_error_code told; /* why the last one failed; TM_OK: it did not */
+	bool waits;              /* one is due, but the pool is in no state for it */
 };
 
 struct tm_queued_op {
@@ -85,16 +109,23 @@ struct tm_pool {
 	bool left_suspended; /* the kernel may have it suspended: the next look lets it go */
 	struct tm_arm *arming; /* waiting for its turn, or at work */
 	struct tm_backoff arm_backoff;
+	uint64_t spare_bytes; /* known to be set aside for a repair */
+	struct tm_backoff spare_backoff;
 	bool sample_due; /* the next look is a sample, too */
 	bool raising;    /* being brought up at the daemon's start: its queue waits */
+	bool owes;       /* a repair took off what is not given back yet, see op-release.c */
 	struct tm_op *running;
 	struct tm_queued_op *queue;
 	sd_event_source *retry_timer;
 	uint64_t close_look_usec; /* how long the last wait for a look near the mark was */
 
 	struct tm_kernel_ring ring; /* what is known of the events that our target keeps */
-	bool ring_off;              /* it does not answer, or not so that it is understood */
-	unsigned int modes_seen;    /* by tm_pool_saw since the last look: bits 1 << mode */
+	struct tm_mend mend;
+	struct tm_upkeep upkeep;
+	bool damaged; /* it could not be activated, because of its metadata */
+
+	bool ring_off;           /* it does not answer, or not so that it is understood */
+	unsigned int modes_seen; /* by tm_pool_saw since the last look: bits 1 << mode */
 
 	uint64_t generation;
 	struct tm_pool_view *view; /* published last; NULL: stale */
@@ -150,7 +181,10 @@ struct tm_core {
 
 	struct tm_watch *watch;
 	sd_event_source *sample_timer;
-	sd_event_source *late_timer; /* are there looks that hang? */
+	sd_event_source *mend_timer;   /* pools that wait to be repaired */
+	sd_event_source *upkeep_timer; /* pools whose metadata is to be checked */
+	bool upkeep_busy;              /* one is, or is about to be */
+	sd_event_source *late_timer;   /* are there looks that hang? */
 	size_t n_looking;
 	uint64_t rolled_up_usec;        /* monotonic */
 	struct tm_pool_sample *samples; /* collected, to be recorded together */
@@ -208,6 +242,9 @@ void tm_record_event(struct tm_core *core, const struct tm_event_spec *spec, con
 	__attribute__((format(printf, 3, 4)));
 const char *tm_event_message_id(enum tm_event_type type); /* NULL: none */
 void tm_record_sizes(struct tm_core *core, const struct tm_pool *pool, bool descriptor);
+/* See tm_store_suspect_pool. */
+void tm_record_suspect(struct tm_core *core, const struct tm_pool *pool, enum tm_suspicion why,
+		       uint64_t happened_usec);
 void tm_record_descriptor(struct tm_core *core,
 			  const struct tm_pool *pool); /* if it is out of date */
 void tm_record_samples(struct tm_core *core, struct tm_pool_sample *samples, size_t n); /* taken */
@@ -222,8 +259,70 @@ void tm_pool_look(struct tm_pool *pool,
 void tm_pool_saw(struct tm_pool *pool, const struct tm_thin_pool_status *status,
 		 uint64_t backing_free_bytes);
 void tm_pool_arm(struct tm_pool *pool);
+/* The size that an extension of full metadata of @bytes would have, by the policy's step and
+ * maximum: what a repair may have to make, at the most. See op-repair.c. */
+uint64_t tm_repair_extended(const struct tm_pool_record *p, uint64_t bytes);
 /* Whether there was an arming that had not begun: it is no more, and a look may go first. */
 bool tm_pool_call_off_arm(struct tm_pool *pool);
+
+/* holding.c: who holds those volumes of a pool that are in use; any thread, may block */
+struct tm_holding {
+	dev_t *devices; /* that are open */
+	char (*names)[TM_NAME_MAX + 1];
+	size_t n_devices;
+	struct tm_holders
+		holders; /* theirs, by their number in the list, but for udev's programs */
+};
+/* 0 with *ret for tm_holding_done, which is empty after an error: IO, NO_MEMORY. */
+int tm_parts_holders(struct tm_core *core, const struct tm_pool_record *pool,
+		     const struct tm_volume_record *volumes, size_t n, struct tm_holding *ret,
+		     struct tm_error *err);
+void tm_holding_done(struct tm_holding *h);
+/* For people: "home is mounted at /home, www is open in process 4711 (dd)", as far as it fits. */
+const char *tm_holding_text(const struct tm_holding *h, char *buf, size_t len);
+/* As tm_holders_json, with the volume's name in each. New reference, or NULL. */
+json_t *tm_holding_json(const struct tm_holding *h);
+
+/* mend.c: something of the pool changed that may call for a repair, or for none. */
+void tm_pool_mend(struct tm_pool *pool);
+/* Somebody was in the way of one by force: they are left in peace for a while. */
+void tm_pool_mend_later(struct tm_pool *pool);
+
+/* upkeep.c: checks and safety copies that are due. Something changed that may make one so. */
+void tm_upkeep_soon(struct tm_core *core);
+void tm_upkeep_looked(struct tm_pool *pool); /* it may have become able to */
+/* An operation ended; @pool: NULL when it is gone. */
+void tm_upkeep_ended(const struct tm_op *op, struct tm_pool *pool);
+/*
+ * Whether it was told before that this check, made by itself, cannot be made, or what it found: it
+ * is tried again and again. To be asked once for each failure.
+ */
+bool tm_upkeep_told(const struct tm_op *op, struct tm_pool *pool);
+
+/* op-release.c: what a repair took off volumes when the daemon was killed. Main loop. */
+void tm_core_give_back(struct tm_core *core); /* once it is ready */
+void tm_pool_give_back(struct tm_pool *pool); /* if it still owes, and nothing is in the way */
+void tm_released_forget(const struct tm_uuid *pool);
+
+/* suspect.c: volumes that may have lost writes, see logic/suspect.h */
+/*
+ * If the pool's status (NULL: as it is now) says that writes are being lost, mark its volumes in
+ * the database, before the pool is made to look healthy. Any thread; waits for the disk. 0, with
+ * *ret for tm_pool_suspect where anything was found; or STORE: then the pool is to be left as it
+ * is.
+ */
+int tm_parts_suspect(struct tm_core *core, const struct tm_pool_record *pool,
+		     const struct tm_thin_pool_status *status, struct tm_loss *ret,
+		     struct tm_error *err);
+/* Take over what was marked, and tell. Main loop, like those below. */
+void tm_pool_suspect(struct tm_pool *pool, enum tm_suspicion why, uint64_t usec,
+		     uint64_t happened_usec);
+void tm_volume_suspect(struct tm_pool *pool, struct tm_volume *volume, enum tm_suspicion why,
+		       uint64_t usec);
+/* Whether there is a volume that is not suspect, and would become so now. */
+bool tm_pool_may_become_suspect(const struct tm_pool *pool);
+/* A volume's new record, from an operation: what it does not know of stays. */
+void tm_volume_take(struct tm_volume *volume, const struct tm_volume_record *record);
 
 /* ring.c: what our target remembers beyond its status */
 struct tm_ring_answer {
@@ -266,6 +365,18 @@ void tm_pool_observe(struct tm_pool *pool);
 /* parts.c: what several operations do with a pool's devices; any thread */
 int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret_direct_io,
 		    struct tm_error *err);
+/*
+ * Cut off what the data file has beyond what the record says, and beyond what the kernel uses: left
+ * by a stop while it was longer for a moment (tm_loop_attach), or before its new size was recorded.
+ */
+int tm_parts_trim(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err);
+/* The superblock of the metadata file: 1; 0 when it is new and the kernel has yet to format it; or
+ * negative. */
+int tm_parts_read_superblock(const struct tm_pool_record *pool, struct tm_superblock *ret,
+			     struct tm_error *err);
+/* DAMAGED when the metadata file is shorter than its superblock @sb has it. */
+int tm_parts_metadata_whole(const struct tm_pool_record *pool, const struct tm_superblock *sb,
+			    struct tm_error *err);
 /* Bring the record's sizes in line with the metadata's superblock, which is the truth. */
 int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err);
 int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struct tm_error *err);
@@ -280,7 +391,10 @@ int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool
  */
 int tm_parts_grow_pool(struct tm_core *core, const struct tm_pool_record *pool, uint64_t data_bytes,
 		       uint64_t metadata_bytes, uint64_t mark_bytes, struct tm_error *err);
-/* Grow the file of a part and load the linear device on it, @bytes long, both. */
+/*
+ * Grow the file of a part to @bytes, and see that the linear device on it is as long: that of
+ * metadata exactly, that of data at least, which as a rule it is already.
+ */
 int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
 		 uint64_t bytes, struct tm_error *err);
 int tm_parts_load_pool(struct tm_core *core, const struct tm_pool_record *pool, uint64_t data_bytes,
@@ -351,13 +465,59 @@ uint64_t tm_dirty_bytes(void);
 
 /* tool.c: run a program of the field. */
 struct tm_tool_result {
-	int status;        /* exit status, or 128 + signal */
+	int status;        /* exit status, or 128 + the signal of a fault of its own, as SIGABRT */
 	char output[4096]; /* the beginning of what it printed, both streams */
 };
 const char *tm_tool_path(const char *name, char *buf,
 			 size_t len); /* NULL when it is not installed */
 int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
 		struct tm_error *err);
+/*
+ * The same for one that prints more than fits: @fn gets all of its standard output, in pieces, and
+ * ends the program by a negative return, which is then that of the call. NULL: as above.
+ */
+typedef int (*tm_tool_sink_fn)(void *userdata, const char *data, size_t len, struct tm_error *err);
+int tm_tool_read(const char *const argv[], unsigned int limit_seconds, tm_tool_sink_fn fn,
+		 void *userdata, struct tm_tool_result *ret, struct tm_error *err);
+
+/*
+ * metadata-tools.c: thin_check and thin_repair on a file that nothing writes to. @pool is for what
+ * is said. Errors: TOOL_MISSING, TOOL_FAILED (also when somebody killed it), TIMEOUT (it is
+ * killed).
+ */
+/* Whether both are there and new enough; TOOL_MISSING when not. */
+int tm_metadata_tools_ready(struct tm_core *core, const char *pool, struct tm_error *err);
+/* 1: clean; 0: not, and @ret has what was said about it. */
+int tm_metadata_check(struct tm_core *core, const char *path, const char *pool,
+		      struct tm_tool_result *ret, struct tm_error *err);
+/* Clears needs_check of metadata that is otherwise clean. */
+int tm_metadata_clear_flag(struct tm_core *core, const char *path, const char *pool,
+			   struct tm_error *err);
+/*
+ * Writes what can be saved of @from to @to, a file that is large enough. @superblock_lost: what
+ * only that says comes from the pool's record. DAMAGED: nothing can be saved. An end without an
+ * error does not mean that anything was.
+ */
+int tm_metadata_repair(struct tm_core *core, const struct tm_pool_record *pool, const char *from,
+		       const char *to, bool superblock_lost, struct tm_error *err);
+/* Whether that one is there, too: thin_dump, thin_restore. TOOL_MISSING. */
+int tm_metadata_tool_there(const char *name, const char *pool, struct tm_error *err);
+/*
+ * The metadata snapshot that is held of metadata in use, at @device. 1: nothing is wrong with it,
+ * or this thin_check cannot read one (before 1.0); 0: something is, see @ret.
+ */
+int tm_metadata_check_held(struct tm_core *core, const struct tm_pool_record *pool,
+			   const char *device, struct tm_tool_result *ret, struct tm_error *err);
+/*
+ * What thin_dump says of the metadata at @path, or of the snapshot that is @held of it, to @fn. 1:
+ * that was all; 0: it could not read it, see @ret.
+ */
+int tm_metadata_dump(struct tm_core *core, const struct tm_pool_record *pool, const char *path,
+		     bool held, tm_tool_sink_fn fn, void *userdata, struct tm_tool_result *ret,
+		     struct tm_error *err);
+/* Makes metadata of a dump, in a file that is large enough. DAMAGED: none can be made of it. */
+int tm_metadata_restore(struct tm_core *core, const struct tm_pool_record *pool, const char *from,
+			const char *to, struct tm_error *err);
 
 /* system.c */
 int tm_system_probe(struct tm_core *core, struct tm_error *err);

@@ -63,6 +63,9 @@ struct look {
 	bool vanished, remarked;
 	struct tm_error error;        /* of looking */
 	struct tm_error extend_error; /* of extending */
+	bool may_become_suspect;      /* a volume may, and is not yet */
+	bool loss_unrecorded;         /* so the pool was left as it is */
+	struct tm_loss loss;
 	bool ask_ring;
 	uint64_t ring_since;
 	struct tm_ring_answer ring;
@@ -283,6 +286,10 @@ static void work(struct look *l, uint64_t began)
 		return;
 	}
 	r = tm_parts_status(l->core, p->name, &l->first, NULL, &l->error);
+	/* More space must not hide lost writes: they are recorded first. */
+	if (r >= 0 && l->may_become_suspect &&
+	    tm_parts_suspect(l->core, p, &l->first, &l->loss, &l->extend_error) < 0)
+		l->loss_unrecorded = true;
 	if (r < 0) {
 		l->vanished = r == -ENXIO || r == -ENODATA;
 	} else {
@@ -298,7 +305,7 @@ static void work(struct look *l, uint64_t began)
 			(void)tm_backing_free_bytes(p, &l->backing_free_bytes, NULL);
 			decide_data(l);
 			decide_metadata(l);
-			if (extend(l, began) < 0 && !l->extend_error.code)
+			if (!l->loss_unrecorded && extend(l, began) < 0 && !l->extend_error.code)
 				(void)tm_error_set(&l->extend_error, TM_ERR_INTERNAL, EIO,
 						   "Extending pool %s failed.", p->name);
 		}
@@ -734,6 +741,7 @@ static void settle(struct tm_pool *pool, struct look *l)
 		l->first.transaction_id = l->last.transaction_id =
 			pool->status_valid ? pool->status.transaction_id
 					   : pool->record.transaction_id;
+	tm_pool_suspect(pool, l->loss.why, l->loss.usec, 0); /* first: with the time recorded */
 	tm_ring_settle(pool, &l->ring, pool->modes_seen | 1U << l->first.mode | 1U << l->last.mode,
 		       &news);
 	pool->modes_seen = 0;
@@ -778,7 +786,7 @@ static void look_done(void *arg)
 	struct look *l = arg;
 	struct tm_core *core = l->core;
 	struct tm_pool *pool = tm_core_find_pool(core, l->pool_id.text);
-	bool again, extended, failed;
+	bool again, extended, failed, loss_unrecorded;
 	uint64_t seen_usec;
 
 	if (l->sample)
@@ -809,7 +817,10 @@ static void look_done(void *arg)
 			      pool->record.name, l->error.detail);
 	}
 	failed = !l->first_valid && !l->vanished;
+	loss_unrecorded = l->loss_unrecorded;
 	extended = l->data.to_bytes > l->data.from_bytes;
+	tm_pool_mend(pool);
+	tm_upkeep_looked(pool);
 	/* A step that was cut to what lay armed is followed by the rest. */
 	again = pool->look_again ||
 		(extended &&
@@ -819,7 +830,7 @@ static void look_done(void *arg)
 							   pool->record.block_bytes);
 	look_free(l);
 	samples_collected(core);
-	if (pool->left_suspended || (failed && pool->queueing_since_usec))
+	if (loss_unrecorded || pool->left_suspended || (failed && pool->queueing_since_usec))
 		retry_by(pool, tm_now_monotonic_usec() + QUEUEING_RETRY_USEC);
 	if (pool->state == TM_POOL_ACTIVE) {
 		tm_pool_arm(pool);
@@ -930,6 +941,7 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 		}
 		l->n_volumes = n;
 	}
+	l->may_become_suspect = tm_pool_may_become_suspect(pool);
 	l->ask_ring = core->system.target_grows && !pool->ring_off;
 	l->ring_since = pool->ring.since;
 	l->let_go = pool->left_suspended;

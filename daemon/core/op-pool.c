@@ -13,6 +13,10 @@
 #include "core/op-types.h"
 #include "logic/descriptor.h"
 
+/* How long those are waited for that let go by themselves, and how often it is looked. */
+#define PASSING_USEC (5 * TM_USEC_PER_SEC)
+#define PASSING_NSEC 20000000
+
 /* ---- steps that several operations share ---- */
 
 int tm_step_check_metadata(struct tm_op *op, struct tm_error *err)
@@ -30,9 +34,12 @@ int tm_step_check_metadata(struct tm_op *op, struct tm_error *err)
 
 int tm_step_attach(struct tm_op *op, struct tm_error *err)
 {
+	int r;
+
 	if (!op->activate)
 		return 0;
-	return tm_parts_attach(op->core, &op->pool, &op->direct_io, err);
+	r = tm_parts_attach(op->core, &op->pool, &op->direct_io, err);
+	return r < 0 || op->pool_was_active ? r : tm_parts_trim(op->core, &op->pool, err);
 }
 
 int tm_step_attach_undo(struct tm_op *op, struct tm_error *err)
@@ -105,20 +112,73 @@ int tm_step_activate_volumes_undo(struct tm_op *op, struct tm_error *err)
 	return first;
 }
 
-int tm_step_deactivate_volumes(struct tm_op *op, struct tm_error *err)
+/* The first active volume that is open, or NULL. */
+static const struct tm_volume_record *first_busy(struct tm_op *op)
 {
-	/* All or none: say who is busy before the first is touched. */
 	for (size_t i = 0; i < op->n_volumes; i++) {
 		struct tm_dm_info info;
-		int r = tm_parts_unused(op->core, &op->pool, &op->volumes[i], &info, NULL);
 
-		if (r > 0 && info.open_count > 0)
-			return tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i],
-							  err);
+		if (tm_parts_unused(op->core, &op->pool, &op->volumes[i], &info, NULL) > 0 &&
+		    info.open_count > 0)
+			return &op->volumes[i];
 	}
-	for (size_t i = 0; i < op->n_volumes; i++) {
-		int r = tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i], err);
+	return NULL;
+}
 
+/* Who has them open, in one sentence. */
+static int refuse_busy(struct tm_op *op, const struct tm_volume_record *first,
+		       const struct tm_holding *holding, struct tm_error *err)
+{
+	char text[512], path[TM_PATH_SIZE];
+
+	if (holding)
+		(void)tm_holding_text(holding, text, sizeof(text));
+	else /* in use it is, whether or not it can be found out by whom */
+		(void)snprintf(text, sizeof(text), "%s, by somebody", first->name);
+	(void)tm_error_set(err, TM_ERR_BUSY, EBUSY, "Volumes of pool %s are in use: %s.",
+			   op->pool.name, text);
+	tm_device_path(path, op->pool.name, first->name);
+	tm_error_hint(
+		err,
+		"Unmount them, or end what uses them, and try again; lsblk %s and fuser -vm %s "
+		"show more.",
+		path, path);
+	return -EBUSY;
+}
+
+/*
+ * Succeeds when no volume is in use. Who is on the way out, as udev when somebody has just closed
+ * one, is waited for; anybody else is a refusal at once.
+ */
+static int wait_unused(struct tm_op *op, struct tm_error *err)
+{
+	const uint64_t end = tm_now_monotonic_usec() + PASSING_USEC;
+
+	for (;;) {
+		tm_cleanup(tm_holding_done) struct tm_holding holding = { 0 };
+		const struct tm_volume_record *busy = first_busy(op);
+		int r;
+
+		if (!busy)
+			return 0;
+		r = tm_parts_holders(op->core, &op->pool, op->volumes, op->n_volumes, &holding,
+				     NULL);
+		if (r < 0 || holding.holders.n || tm_now_monotonic_usec() > end)
+			return refuse_busy(op, busy, r < 0 || !holding.n_devices ? NULL : &holding,
+					   err);
+		(void)nanosleep(&(struct timespec){ .tv_nsec = PASSING_NSEC }, NULL);
+	}
+}
+
+int tm_step_deactivate_volumes(struct tm_op *op, struct tm_error *err)
+{
+	/* All or none: who is busy is said before the first is touched. */
+	int r = wait_unused(op, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < op->n_volumes; i++) {
+		r = tm_parts_deactivate_volume(op->core, &op->pool, &op->volumes[i], err);
 		if (r < 0)
 			return r;
 	}
@@ -146,7 +206,10 @@ int tm_step_deactivate_volumes_undo(struct tm_op *op, struct tm_error *err)
 
 int tm_step_stop_pool(struct tm_op *op, struct tm_error *err)
 {
-	return tm_parts_remove_pool(op->core, &op->pool, err);
+	/* What its status says is lost with its device. */
+	int r = tm_parts_suspect(op->core, &op->pool, NULL, &op->loss, err);
+
+	return r < 0 ? r : tm_parts_remove_pool(op->core, &op->pool, err);
 }
 
 int tm_step_stop_pool_undo(struct tm_op *op, struct tm_error *err)
@@ -177,7 +240,7 @@ static void sizes_of(const struct tm_pool_record *pool, struct tm_pool_sizes *re
 	};
 }
 
-static int record_pool(struct tm_op *op, struct tm_error *err)
+int tm_step_record_pool(struct tm_op *op, struct tm_error *err)
 {
 	struct tm_pool_sizes sizes;
 	int r;
@@ -253,7 +316,7 @@ static int create_metadata(struct tm_op *op, struct tm_error *err)
 static int create_record(struct tm_op *op, struct tm_error *err)
 {
 	op->pool.active = op->activate;
-	return record_pool(op, err);
+	return tm_step_record_pool(op, err);
 }
 
 static int create_finish(struct tm_op *op, struct tm_error *err)
@@ -360,7 +423,7 @@ static int import_record(struct tm_op *op, struct tm_error *err)
 	int r;
 
 	op->pool.active = op->activate;
-	r = record_pool(op, err);
+	r = tm_step_record_pool(op, err);
 	for (size_t i = 0; r >= 0 && i < op->n_volumes; i++)
 		r = tm_store_put_volume(op->core->store, &op->pool.id, &op->volumes[i], err);
 	return r;
@@ -390,7 +453,7 @@ const struct tm_op_type tm_op_pool_import = {
 static int activate_record(struct tm_op *op, struct tm_error *err)
 {
 	op->pool.active = true;
-	return record_pool(op, err);
+	return tm_step_record_pool(op, err);
 }
 
 static const struct tm_step activate_steps[] = {
@@ -413,7 +476,7 @@ const struct tm_op_type tm_op_pool_activate = {
 static int deactivate_record(struct tm_op *op, struct tm_error *err)
 {
 	op->pool.active = false;
-	return record_pool(op, err);
+	return tm_step_record_pool(op, err);
 }
 
 static const struct tm_step deactivate_steps[] = {
@@ -594,7 +657,9 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 		if (r < 0)
 			return r;
 	}
-	r = tm_parts_load_pool(op->core, p, p->data_bytes, p->low_water_bytes, err);
+	r = tm_parts_suspect(op->core, &op->pool, NULL, &op->loss, err);
+	if (r >= 0)
+		r = tm_parts_load_pool(op->core, p, p->data_bytes, p->low_water_bytes, err);
 	if (r < 0)
 		return r;
 	r = tm_parts_switch_pool(op->core, &op->pool, &op->left_suspended, err);
@@ -621,7 +686,7 @@ static int extend_pool(struct tm_op *op, struct tm_error *err)
 
 static int extend_record(struct tm_op *op, struct tm_error *err)
 {
-	return record_pool(op, err);
+	return tm_step_record_pool(op, err);
 }
 
 static const struct tm_step extend_steps[] = {
@@ -652,7 +717,7 @@ static int policy_record(struct tm_op *op, struct tm_error *err)
 	/* Where it is written fast, the next look raises the mark again. */
 	if (remark)
 		op->pool.low_water_bytes = tm_pool_mark(&op->pool);
-	return record_pool(op, err);
+	return tm_step_record_pool(op, err);
 }
 
 static int policy_reload(struct tm_op *op, struct tm_error *err)

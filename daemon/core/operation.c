@@ -26,12 +26,17 @@ static const struct tm_op_type *const types[TM_CMD_COUNT] = {
 	[TM_CMD_POOL_DEACTIVATE] = &tm_op_pool_deactivate,
 	[TM_CMD_POOL_EXTEND] = &tm_op_pool_extend,
 	[TM_CMD_POOL_POLICY] = &tm_op_pool_policy,
+	[TM_CMD_POOL_REPAIR] = &tm_op_pool_repair,
+	[TM_CMD_POOL_RESTORE] = &tm_op_pool_restore,
+	[TM_CMD_POOL_CHECK] = &tm_op_pool_check,
 	[TM_CMD_VOLUME_CREATE] = &tm_op_volume_create,
 	[TM_CMD_VOLUME_DELETE] = &tm_op_volume_delete,
 	[TM_CMD_VOLUME_RESIZE] = &tm_op_volume_resize,
 	[TM_CMD_VOLUME_RENAME] = &tm_op_volume_rename,
 	[TM_CMD_VOLUME_ACTIVATE] = &tm_op_volume_activate,
 	[TM_CMD_VOLUME_DEACTIVATE] = &tm_op_volume_deactivate,
+	[TM_CMD_VOLUME_CHECK] = &tm_op_volume_check,
+	[TM_CMD_VOLUME_CLEAR] = &tm_op_volume_clear,
 	[TM_CMD_SNAPSHOT_CREATE] = &tm_op_snapshot_create,
 };
 
@@ -45,12 +50,17 @@ const char *tm_command_name(enum tm_command_kind kind)
 		[TM_CMD_POOL_DEACTIVATE] = "pool-deactivate",
 		[TM_CMD_POOL_EXTEND] = "pool-extend",
 		[TM_CMD_POOL_POLICY] = "pool-policy",
+		[TM_CMD_POOL_REPAIR] = "pool-repair",
+		[TM_CMD_POOL_RESTORE] = "pool-restore",
+		[TM_CMD_POOL_CHECK] = "pool-check",
 		[TM_CMD_VOLUME_CREATE] = "volume-create",
 		[TM_CMD_VOLUME_DELETE] = "volume-delete",
 		[TM_CMD_VOLUME_RESIZE] = "volume-resize",
 		[TM_CMD_VOLUME_RENAME] = "volume-rename",
 		[TM_CMD_VOLUME_ACTIVATE] = "volume-activate",
 		[TM_CMD_VOLUME_DEACTIVATE] = "volume-deactivate",
+		[TM_CMD_VOLUME_CHECK] = "volume-check",
+		[TM_CMD_VOLUME_CLEAR] = "volume-clear-suspect",
 		[TM_CMD_SNAPSHOT_CREATE] = "snapshot-create",
 	};
 
@@ -89,6 +99,13 @@ struct tm_op *tm_op_free(struct tm_op *op)
 	free(op->volumes);
 	free(op->items);
 	free(op->before);
+	free(op->repair.last_mapped);
+	free(op->repair.lost);
+	free(op->repair.suspect);
+	free(op->repair.report);
+	tm_released_done(&op->repair.released);
+	json_decref(op->repair.back);
+	json_decref(op->repair.off);
 	free(op);
 	return NULL;
 }
@@ -161,7 +178,7 @@ char *tm_op_state_format(const struct tm_op *op)
 	const bool import = op->type->kind == TM_CMD_POOL_IMPORT;
 	json_t *root = json_pack(
 		"{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o, "
-		"s:o, s:o, s:o, s:s}",
+		"s:o, s:o, s:o, s:s, s:s, s:s, s:s, s:b, s:b, s:I}",
 		"pool", op->pool.id.text, "name", op->pool.name, "directory", op->pool.directory,
 		"sparse", (int)op->pool.sparse, "block_size", (json_int_t)op->pool.block_bytes,
 		"pool_data", (json_int_t)op->pool.data_bytes, "pool_data_reserve",
@@ -174,7 +191,10 @@ char *tm_op_state_format(const struct tm_op *op)
 		volumes_to_json(op->items, op->n_items), "before",
 		volumes_to_json(op->before, op->before ? op->n_items : 0), "volumes",
 		volumes_to_json(op->volumes, import ? op->n_volumes : 0), "policy",
-		tm_policy_to_json(&op->policy), "when_full", tm_when_full_name(op->when_full));
+		tm_policy_to_json(&op->policy), "when_full", tm_when_full_name(op->when_full),
+		"copy", op->repair.copy_name, "from", op->repair.from, "report",
+		op->repair.report ? op->repair.report : "", "lossless", (int)op->repair.lossless,
+		"keep", (int)op->check.keep, "held", (json_int_t)op->check.held_root);
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
 	json_decref(root);
@@ -183,25 +203,27 @@ char *tm_op_state_format(const struct tm_op *op)
 
 int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err)
 {
-	const char *pool, *name, *directory, *when_full;
+	const char *pool, *name, *directory, *when_full, *copy = "", *from = "", *report = "";
 	json_int_t transaction, data, metadata, block, pool_data, pool_data_reserve, pool_metadata,
-		pool_metadata_reserve;
-	int activate, with_volumes, was_active, sparse;
+		pool_metadata_reserve, held = 0;
+	int activate, with_volumes, was_active, sparse, lossless = 0, keep = 0;
 	json_t *items, *before, *volumes, *policy, *root = json_loads(text, 0, NULL);
 	size_t n_before = 0;
 	int r = -EINVAL;
 
-	if (!root || json_unpack(root,
-				 "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-				 "s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:s}",
-				 "pool", &pool, "name", &name, "directory", &directory, "sparse",
-				 &sparse, "block_size", &block, "pool_data", &pool_data,
-				 "pool_data_reserve", &pool_data_reserve, "pool_metadata",
-				 &pool_metadata, "pool_metadata_reserve", &pool_metadata_reserve,
-				 "transaction", &transaction, "data", &data, "metadata", &metadata,
-				 "activate", &activate, "with_volumes", &with_volumes, "was_active",
-				 &was_active, "items", &items, "before", &before, "volumes",
-				 &volumes, "policy", &policy, "when_full", &when_full) < 0)
+	if (!root ||
+	    json_unpack(
+		    root,
+		    "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+		    "s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:s, s?:s, s?:s, s?:s, s?:b, s?:b, s?:I}",
+		    "pool", &pool, "name", &name, "directory", &directory, "sparse", &sparse,
+		    "block_size", &block, "pool_data", &pool_data, "pool_data_reserve",
+		    &pool_data_reserve, "pool_metadata", &pool_metadata, "pool_metadata_reserve",
+		    &pool_metadata_reserve, "transaction", &transaction, "data", &data, "metadata",
+		    &metadata, "activate", &activate, "with_volumes", &with_volumes, "was_active",
+		    &was_active, "items", &items, "before", &before, "volumes", &volumes, "policy",
+		    &policy, "when_full", &when_full, "copy", &copy, "from", &from, "report",
+		    &report, "lossless", &lossless, "keep", &keep, "held", &held) < 0)
 		goto out;
 	/* An import knows neither id nor name before it has read the descriptor. */
 	if ((pool[0] && tm_uuid_parse(pool, &op->pool.id) < 0) ||
@@ -210,8 +232,15 @@ int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err)
 	if (!in_range(block, TM_BLOCK_SIZE_MAX) || !in_range(pool_data, INT64_MAX) ||
 	    !in_range(pool_data_reserve, INT64_MAX) || !in_range(pool_metadata, INT64_MAX) ||
 	    !in_range(pool_metadata_reserve, INT64_MAX) || !in_range(data, INT64_MAX) ||
-	    !in_range(metadata, INT64_MAX))
+	    !in_range(metadata, INT64_MAX) || !in_range(held, INT64_MAX))
 		goto out;
+	op->check.keep = keep;
+	op->check.held_root = (uint64_t)held;
+	(void)snprintf(op->repair.copy_name, sizeof(op->repair.copy_name), "%s", copy);
+	(void)snprintf(op->repair.from, sizeof(op->repair.from), "%s", from);
+	op->repair.lossless = lossless;
+	if (report[0] && !op->repair.report)
+		op->repair.report = strdup(report);
 	(void)snprintf(op->pool.name, sizeof(op->pool.name), "%s", name);
 	(void)snprintf(op->pool.directory, sizeof(op->pool.directory), "%s", directory);
 	op->pool.sparse = sparse;

@@ -18,7 +18,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "backing/copies.h"
 #include "core/core.h"
+#include "core/released.h"
 
 struct tm_op;
 
@@ -38,6 +40,14 @@ struct tm_op_type {
 	size_t n_steps;
 	bool stops_extension; /* may not run beside an extension of the same pool */
 	bool needs_pool_up;   /* undoing or finishing it after a restart needs the pool's device */
+	/* The same if it was up; but where it cannot be brought up nothing is left to be undone. */
+	bool wants_pool_up;
+};
+
+/* What was found of lost writes, and recorded; see tm_parts_suspect. */
+struct tm_loss {
+	enum tm_suspicion why; /* TM_SUSPECT_NOT: nothing */
+	uint64_t usec;
 };
 
 /* What an operation works on. Everything its steps need after a restart is in the JSON form
@@ -66,6 +76,34 @@ struct tm_op {
 	bool recovering;         /* after a restart */
 	bool direct_io;          /* what attaching found out */
 	bool left_suspended;     /* the pool could not be resumed */
+	uint64_t cleared_usec;   /* when its volume was no longer suspect */
+	struct tm_loss loss;     /* found before the pool was changed */
+
+	struct {
+		char copy_name[TM_COPY_NAME_SIZE]; /* under which the old metadata is kept */
+		uint64_t metadata_bytes, metadata_reserve_bytes; /* sizes of the old */
+		uint64_t *last_mapped; /* bytes, of each of the volumes; UINT64_MAX: not known;
+					  owned */
+		bool clean;            /* thin_check finds nothing wrong with the old */
+		bool superblock_lost;  /* of the old nothing but its trees can be read */
+		bool lossless;
+		char *report; /* JSON text of what became of which volume; owned */
+		struct tm_released_list released; /* what that is; owned */
+		json_t *back, *off; /* what of it was given back, and what not; owned */
+		bool *lost; /* of each of the volumes: active, and not in the new metadata; owned */
+		bool *suspect;                /* of each: other than it was; owned */
+		char from[TM_COPY_NAME_SIZE]; /* restore: the copy to go back to; else "" */
+		/* repair: who can let go of volumes is made to; restore: losses are meant */
+		bool force;
+	} repair;
+
+	struct {
+		/* as a safety copy, named repair.copy_name; what was found is in repair.report */
+		bool keep;
+		bool by_itself;     /* nobody asked for it */
+		bool held;          /* a metadata snapshot was made, by this very process */
+		uint64_t held_root; /* where that is; 0: not known, or there is none */
+	} check;
 
 	/* The pool in the kernel when it had ended; only of one that stops extension. */
 	bool status_valid;

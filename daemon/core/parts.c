@@ -21,7 +21,6 @@
 
 #define REMOVE_WAIT_MS  10000
 #define LINK_WAIT_MS    30000
-#define CHECK_LIMIT_S   600
 #define PROBE_WAIT_USEC (1000 * TM_USEC_PER_MSEC)
 /* A pool that is being extended is suspended for 20 ms, on a busy machine for longer. */
 #define SUSPENDED_WAIT_MS  10000
@@ -115,15 +114,25 @@ static void part_name(char name[TM_DM_NAME_SIZE], const struct tm_pool_record *p
 	tm_dm_name(name, part == TM_PART_DATA ? TM_ROLE_DATA : TM_ROLE_META, pool->name, NULL);
 }
 
-/* Which device a linear one lies on now. */
+/* Which device a linear one lies on now, and how much of it. */
 static bool lies_on(struct tm_core *core, const char *name, unsigned int *ret_major,
-		    unsigned int *ret_minor)
+		    unsigned int *ret_minor, uint64_t *ret_sectors)
 {
 	char type[32], params[64];
 
-	return tm_dm_line(core->dm, name, true, type, sizeof(type), NULL, params, sizeof(params),
-			  NULL) >= 0 &&
+	return tm_dm_line(core->dm, name, true, type, sizeof(type), ret_sectors, params,
+			  sizeof(params), NULL) >= 0 &&
 	       strcmp(type, "linear") == 0 && sscanf(params, "%u:%u ", ret_major, ret_minor) == 2;
+}
+
+/* Nothing that it has, is about to get or waits for keeps it from being used as it is. */
+static bool in_order(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part)
+{
+	struct tm_dm_info info;
+
+	return tm_parts_ours(core, pool, part == TM_PART_DATA ? TM_ROLE_DATA : TM_ROLE_META, NULL,
+			     &info, NULL) > 0 &&
+	       info.live_table && !info.inactive_table && !info.suspended;
 }
 
 static int load_linear(struct tm_core *core, const struct tm_pool_record *pool, enum tm_part part,
@@ -133,13 +142,16 @@ static int load_linear(struct tm_core *core, const struct tm_pool_record *pool, 
 	struct tm_dm_target target = { .type = "linear", .params = params };
 	unsigned int major, minor;
 	struct tm_dm_info up;
+	uint64_t has = 0;
+	bool same, lies;
 	int r;
 
 	part_name(name, pool, part);
+	lies = lies_on(core, name, &major, &minor, &has);
+	same = lies && major == a->segment.major && minor == a->segment.minor;
 	/* A copy has the same name, but not what was written since. */
-	if (lies_on(core, name, &major, &minor) &&
-	    (major != a->segment.major || minor != a->segment.minor) &&
-	    tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &up, NULL) > 0 && up.live_table) {
+	if (lies && !same && tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &up, NULL) > 0 &&
+	    up.live_table) {
 		r = tm_error_set(err, TM_ERR_BACKING_GONE, ESTALE,
 				 "The %s file in %s is not the one that pool %s is using.",
 				 part == TM_PART_DATA ? "data" : "metadata", pool->directory,
@@ -158,6 +170,17 @@ static int load_linear(struct tm_core *core, const struct tm_pool_record *pool, 
 		tm_error_hint(err, "The file in %s was cut short; restore it from a copy.",
 			      pool->directory);
 		return r;
+	}
+	/*
+	 * To load a table anew suspends the device and so whatever is above it, for as long as
+	 * readers of the old one may take: 16 ms at 250 ticks a second. So that of data is as long
+	 * as it may ever have to be; how much of it is used says the pool's own.
+	 */
+	if (part == TM_PART_DATA) {
+		if (same && has >= target.length_sectors && in_order(core, pool, part))
+			return 0;
+		target.length_sectors = tm_round_down(a->segment.room_sectors,
+						      pool->block_bytes / TM_SECTOR);
 	}
 	(void)snprintf(params, sizeof(params), "%u:%u %" PRIu64, a->segment.major, a->segment.minor,
 		       a->segment.offset_sectors);
@@ -186,7 +209,7 @@ int tm_parts_lay(struct tm_core *core, const struct tm_pool_record *pool, enum t
 
 	/* What the device lies on now saves a search through all loop devices. */
 	part_name(name, pool, part);
-	if (!lies_on(core, name, &major, &minor))
+	if (!lies_on(core, name, &major, &minor, NULL))
 		major = 0;
 	r = tm_backing_grow_attached(pool, part, bytes, major, minor, &a, err);
 	return r < 0 ? r : load_linear(core, pool, part, &a, bytes, err);
@@ -202,6 +225,33 @@ static void found_more(uint64_t *bytes, uint64_t *reserve, uint64_t found)
 	more = found - *bytes;
 	*reserve -= more < *reserve ? more : *reserve;
 	*bytes = found;
+}
+
+int tm_parts_trim(struct tm_core *core, const struct tm_pool_record *pool, struct tm_error *err)
+{
+	uint64_t end = tm_sat_add(pool->data_bytes, pool->data_reserve_bytes), table = 0, used = 0;
+	struct tm_thin_pool_status status = { 0 };
+	struct tm_superblock sb;
+	struct tm_dm_info info = { 0 };
+	int r;
+
+	r = tm_parts_ours(core, pool, TM_ROLE_POOL, NULL, &info, err);
+	if (r > 0 && info.live_table) {
+		r = tm_parts_status(core, pool->name, &status, &table, err);
+		if (r >= 0 && (status.failed || info.inactive_table))
+			return 0; /* not known, or about to be more */
+		used = r >= 0 ? tm_sat_mul(status.data_total, pool->block_bytes) : 0;
+	} else if (r >= 0) {
+		r = tm_parts_read_superblock(pool, &sb, err);
+		used = r > 0 ? tm_sat_mul(sb.data_blocks, pool->block_bytes) : 0;
+	}
+	if (r < 0)
+		return r;
+	if (table > end)
+		end = table;
+	if (used > end)
+		end = used;
+	return tm_backing_shrink_part(pool, TM_PART_DATA, end, err);
 }
 
 int tm_parts_attach(struct tm_core *core, struct tm_pool_record *pool, bool *ret_direct_io,
@@ -392,9 +442,8 @@ bool tm_parts_saw(struct tm_core *core, const struct tm_pool_record *pool,
 	       info.live_table && tm_parts_status(core, pool->name, ret, NULL, NULL) >= 0;
 }
 
-/* 1; 0 when the metadata is new and the kernel has yet to format it; or negative. */
-static int read_superblock(const struct tm_pool_record *pool, struct tm_superblock *ret,
-			   struct tm_error *err)
+int tm_parts_read_superblock(const struct tm_pool_record *pool, struct tm_superblock *ret,
+			     struct tm_error *err)
 {
 	_Alignas(8) unsigned char block[TM_SUPERBLOCK_SIZE];
 	static const unsigned char zero[TM_SUPERBLOCK_SIZE];
@@ -417,13 +466,31 @@ static int read_superblock(const struct tm_pool_record *pool, struct tm_superblo
 	return 1;
 }
 
+int tm_parts_metadata_whole(const struct tm_pool_record *pool, const struct tm_superblock *sb,
+			    struct tm_error *err)
+{
+	const uint64_t wanted = tm_sat_mul(sb->metadata_blocks, TM_METADATA_BLOCK);
+	uint64_t bytes;
+	int r = tm_backing_part_size(pool, TM_PART_METADATA, &bytes, err);
+
+	if (r < 0 || bytes >= wanted)
+		return r;
+	(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
+			   "The metadata file of pool %s was cut short: it has %" PRIu64
+			   " of %" PRIu64 " bytes.",
+			   pool->name, bytes, wanted);
+	tm_error_hint(err, "What is left may be enough to mend it: thinmgr pool repair %s",
+		      pool->name);
+	return -EBADMSG;
+}
+
 /* What the metadata says is the truth about sizes: a table must not be shorter. */
 int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 {
 	struct tm_superblock sb;
 	int r;
 
-	r = read_superblock(pool, &sb, err);
+	r = tm_parts_read_superblock(pool, &sb, err);
 	if (r <= 0)
 		return r;
 	if ((uint64_t)sb.block_sectors * TM_SECTOR != pool->block_bytes)
@@ -441,41 +508,32 @@ int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *pool,
 			    struct tm_error *err)
 {
-	char tool[128], path[TM_PATH_SIZE + 16];
-	const char *argv[] = { tool, "-q", path, NULL };
-	struct tm_tool_result result;
+	char path[TM_PATH_SIZE + 16];
+	struct tm_tool_result result = { 0 };
 	struct tm_superblock sb;
 	int r;
 
-	(void)core;
-	if (!tm_tool_path("thin_check", tool, sizeof(tool))) {
-		r = tm_error_set(err, TM_ERR_TOOL_MISSING, ENOENT,
-				 "thin_check is not installed, so the metadata of pool %s cannot "
-				 "be checked before it is activated.",
-				 pool->name);
-		tm_error_hint(err, "Install thin-provisioning-tools.");
-		return r;
-	}
-	r = read_superblock(pool, &sb, err);
+	r = tm_parts_read_superblock(pool, &sb, err);
 	if (r <= 0)
+		return r;
+	r = tm_parts_metadata_whole(pool, &sb, err);
+	if (r < 0)
 		return r;
 	if (sb.needs_check)
 		return 0; /* the kernel brings it up read-only, and the state says so */
 	tm_backing_part_path(pool, TM_PART_METADATA, path);
-	r = tm_tool_run(argv, CHECK_LIMIT_S, &result, err);
-	if (r < 0)
-		return r;
-	if (result.status != 0) {
-		(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
-				   "thin_check found the metadata of pool %s damaged%s%s",
-				   pool->name, result.output[0] ? ": " : ".", result.output);
-		tm_error_hint(err,
-			      "The pool was not activated and nothing was changed. The metadata in "
-			      "%s needs a repair.",
-			      pool->directory);
-		return -EBADMSG;
-	}
-	return 0;
+	r = tm_metadata_check(core, path, pool->name, &result, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
+			   "thin_check found the metadata of pool %s damaged%s%s", pool->name,
+			   result.output[0] ? ": " : ".", result.output);
+	tm_error_hint(
+		err,
+		"The pool was not activated and nothing was changed. To mend it: thinmgr pool "
+		"repair %s",
+		pool->name);
+	return -EBADMSG;
 }
 
 int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struct tm_error *err)

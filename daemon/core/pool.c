@@ -36,6 +36,7 @@ struct tm_pool *tm_pool_free(struct tm_pool *p)
 	}
 	sd_event_source_disable_unref(p->retry_timer);
 	tm_pool_view_unref(p->view);
+	free(p->mend.waits_for);
 	free(p->volumes);
 	free(p);
 	return NULL;
@@ -103,7 +104,9 @@ int tm_pool_set_volumes(struct tm_pool *pool, const struct tm_volume_record *rec
 
 		if (old)
 			v[i] = *old;
-		v[i].record = records[i];
+		else
+			v[i].record = records[i];
+		tm_volume_take(&v[i], &records[i]);
 	}
 	free(pool->volumes);
 	pool->volumes = v;

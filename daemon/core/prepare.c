@@ -14,6 +14,7 @@
 #include "logic/json.h"
 #include "logic/meta-size.h"
 #include "logic/policy.h"
+#include "logic/suspect.h"
 
 #define VOLUME_UNIT ((uint64_t)4096)
 
@@ -257,10 +258,44 @@ static int prepare_snapshot(struct tm_op *op, struct tm_pool *pool, struct tm_er
 		v->origin = origin->record.id;
 		v->active = cmd->snapshot.activate;
 		v->read_only = cmd->snapshot.read_only;
+		/* It has what its origin has, and lacks what that lacks. */
+		v->suspect = origin->record.suspect;
+		v->suspect_usec = origin->record.suspect_usec;
 		v->created_usec = tm_now_realtime_usec();
 		op->n_items = i + 1;
 	}
 	return 0;
+}
+
+/* What is cleared while it goes on would be marked again at once. */
+static int still_losing(const struct tm_pool *pool, const struct tm_volume *v, struct tm_error *err)
+{
+	int r;
+
+	if (!pool->status_valid || !v->record.active || v->record.read_only ||
+	    tm_suspect_by_status(&pool->status) == TM_SUSPECT_NOT)
+		return 0;
+	r = tm_error_set(err, TM_ERR_WRONG_STATE, EROFS,
+			 "Pool %s is in mode %s: writes to volume %s are still being lost.",
+			 pool->record.name,
+			 pool->status.failed ? "fail" : tm_mode_name(pool->status.mode),
+			 v->record.name);
+	tm_error_hint(err, "Extend or repair the pool first.");
+	return r;
+}
+
+static int prepare_volume_check(const struct tm_pool *pool, const struct tm_volume *v,
+				struct tm_error *err)
+{
+	int r;
+
+	if (v->active)
+		return still_losing(pool, v, err);
+	r = tm_error_set(err, TM_ERR_WRONG_STATE, ENODEV, "Volume %s/%s is not active.",
+			 pool->record.name, v->record.name);
+	tm_error_hint(err, "Activate it first: thinmgr volume activate %s/%s", pool->record.name,
+		      v->record.name);
+	return r;
 }
 
 static int prepare_volume(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
@@ -308,6 +343,11 @@ static int prepare_volume(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 	case TM_CMD_VOLUME_DEACTIVATE:
 		item->active = false;
 		return 0;
+	case TM_CMD_VOLUME_CHECK:
+		r = need_active(pool, err);
+		return r < 0 ? r : prepare_volume_check(pool, volume, err);
+	case TM_CMD_VOLUME_CLEAR:
+		return still_losing(pool, volume, err);
 	default:
 		return tm_error_set(err, TM_ERR_INTERNAL, EINVAL, "Unknown command.");
 	}
@@ -388,6 +428,92 @@ static int prepare_policy(struct tm_op *op, const struct tm_pool *pool, struct t
 	return r < 0 ? r : tm_policy_check(&op->policy, "", err);
 }
 
+/* A name for what will be kept. */
+static int name_copy(struct tm_op *op, const struct tm_pool *pool, const char *why,
+		     struct tm_error *err)
+{
+	uint64_t now = tm_now_realtime_usec();
+	struct tm_copy taken;
+	int r;
+
+	/* Names have seconds, and some machines are fast. */
+	do {
+		r = tm_copy_name(now, why, op->repair.copy_name);
+		now += TM_USEC_PER_SEC;
+	} while (r >= 0 && tm_copies_find(&pool->record, op->repair.copy_name, &taken, NULL) >= 0);
+	if (r < 0)
+		return tm_error_set(err, TM_ERR_INTERNAL, -r, "The time of day cannot be written.");
+	return 0;
+}
+
+/* What both kinds of other metadata need to know of what is there. */
+static int prepare_swap(struct tm_op *op, const struct tm_pool *pool, const char *why,
+			struct tm_error *err)
+{
+	int r = name_copy(op, pool, why, err);
+
+	if (r < 0)
+		return r;
+	free(op->repair.last_mapped);
+	op->repair.last_mapped = calloc(pool->n_volumes ? pool->n_volumes : 1,
+					sizeof(*op->repair.last_mapped));
+	if (!op->repair.last_mapped)
+		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
+	for (size_t i = 0; i < pool->n_volumes; i++)
+		op->repair.last_mapped[i] = pool->volumes[i].mapped_valid
+						    ? pool->volumes[i].mapped_bytes
+						    : UINT64_MAX;
+	op->repair.metadata_bytes = pool->record.metadata_bytes;
+	op->repair.metadata_reserve_bytes = pool->record.metadata_reserve_bytes;
+	op->activate = op->pool_was_active || pool->record.active;
+	return 0;
+}
+
+/* Whether there is anything to be mended, as far as can be told from here. */
+static int prepare_repair(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
+{
+	const bool up = pool->state == TM_POOL_ACTIVE && pool->status_valid;
+	int r;
+
+	if (up && !pool->status.failed && !pool->status.needs_check &&
+	    pool->status.mode < TM_MODE_READ_ONLY) {
+		r = tm_error_set(err, TM_ERR_WRONG_STATE, EINVAL,
+				 "Pool %s is in mode %s and does not need a repair.",
+				 pool->record.name, tm_mode_name(pool->status.mode));
+		tm_error_hint(err,
+			      "To have its metadata checked all the same, deactivate it first.");
+		return r;
+	}
+	op->repair.force = op->cmd->pool_repair.force ||
+			   pool->record.policy.repair == TM_REPAIR_FORCE;
+	return prepare_swap(op, pool, "repair", err);
+}
+
+static int prepare_restore(struct tm_op *op, const struct tm_pool *pool, struct tm_error *err)
+{
+	const struct tm_command *cmd = op->cmd;
+	struct tm_copy copy;
+	int r = tm_copies_find(&pool->record, cmd->pool_restore.copy, &copy, err);
+
+	if (r < 0)
+		return r;
+	(void)snprintf(op->repair.from, sizeof(op->repair.from), "%s", copy.name);
+	op->repair.force = cmd->pool_restore.force;
+	return prepare_swap(op, pool, "restore", err);
+}
+
+/* One that is up is read by a metadata snapshot, which it has to be able to make. */
+static int prepare_check(struct tm_op *op, const struct tm_pool *pool, struct tm_error *err)
+{
+	int r = pool->raising || pool->state == TM_POOL_ACTIVE ? need_writable(pool, err) : 0;
+
+	if (r < 0)
+		return r;
+	op->check.keep = op->cmd->pool_check.copy;
+	op->check.by_itself = op->cmd->pool_check.by_itself;
+	return op->check.keep ? name_copy(op, pool, TM_COPY_SAFETY, err) : 0;
+}
+
 static int prepare_delete(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 {
 	op->with_volumes = op->cmd->pool_delete.with_volumes;
@@ -435,7 +561,8 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 				    pool->record.name,
 				    pool->state == TM_POOL_CREATING ? "created" : "deleted");
 	if (pool->state == TM_POOL_UNCERTAIN && cmd->kind != TM_CMD_POOL_ACTIVATE &&
-	    cmd->kind != TM_CMD_POOL_DEACTIVATE && cmd->kind != TM_CMD_POOL_DELETE) {
+	    cmd->kind != TM_CMD_POOL_DEACTIVATE && cmd->kind != TM_CMD_POOL_REPAIR &&
+	    cmd->kind != TM_CMD_POOL_RESTORE && cmd->kind != TM_CMD_POOL_DELETE) {
 		(void)tm_error_set(err, TM_ERR_WRONG_STATE, EBUSY,
 				   "Pool %s is in an uncertain state and is not changed: %s",
 				   pool->record.name, pool->state_reason);
@@ -478,6 +605,12 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 		return 0;
 	case TM_CMD_POOL_EXTEND:
 		return prepare_extend(op, pool, err);
+	case TM_CMD_POOL_REPAIR:
+		return prepare_repair(op, pool, err);
+	case TM_CMD_POOL_RESTORE:
+		return prepare_restore(op, pool, err);
+	case TM_CMD_POOL_CHECK:
+		return prepare_check(op, pool, err);
 	case TM_CMD_POOL_POLICY:
 		return prepare_policy(op, pool, err);
 	case TM_CMD_VOLUME_CREATE:

@@ -44,6 +44,8 @@ static struct tm_pool_view *pool_view(const struct tm_pool *p)
 		    p->status.metadata_low_water_valid
 			    ? p->status.metadata_low_water * TM_METADATA_BLOCK
 			    : 0);
+	if (p->mend.waits_for)
+		v->repair_waits_for = strdup(p->mend.waits_for);
 	v->generation = p->generation;
 	v->n_volumes = p->n_volumes;
 	for (size_t i = 0; i < p->n_volumes; i++) {

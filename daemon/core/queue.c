@@ -219,6 +219,13 @@ void tm_pool_run_queue(struct tm_pool *pool)
 	op = take(&pool->queue, pool);
 	pool->running = op;
 	pool->look_crossed = true;
+	if (!op->error.code && op->type->kind == TM_CMD_POOL_REPAIR) {
+		const struct tm_event_spec spec = { .type = TM_EVENT_REPAIR_STARTED,
+						    .pool = pool,
+						    .operation = &op->record.id };
+
+		tm_record_event(core, &spec, "A repair of pool %s began.", pool->record.name);
+	}
 	if (!op->error.code && op->type->kind == TM_CMD_POOL_DELETE) {
 		pool->state = TM_POOL_DELETING;
 		tm_pool_touch(pool);

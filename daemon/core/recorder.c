@@ -17,7 +17,7 @@
 #include "common/log.h"
 #include "core/internal.h"
 
-/* An event, or the sizes of a pool. */
+/* An event, the sizes of a pool, or that its volumes are suspect. */
 struct tm_record {
 	struct tm_record *next;
 	bool is_event, failed;
@@ -25,6 +25,8 @@ struct tm_record {
 	struct tm_uuid pool;
 	struct tm_pool_sizes sizes;
 	bool descriptor;
+	enum tm_suspicion suspect;
+	uint64_t happened_usec;
 };
 
 struct batch {
@@ -82,6 +84,9 @@ static void publish_batch(void *arg)
 
 static int write_one(struct tm_store *store, struct tm_record *r, struct tm_error *err)
 {
+	if (r->suspect != TM_SUSPECT_NOT)
+		return tm_store_suspect_pool(store, &r->pool, r->suspect, r->happened_usec,
+					     r->happened_usec, err);
 	return r->is_event ? tm_store_append_events(store, &r->event, 1, err)
 			   : tm_store_set_sizes(store, &r->pool, &r->sizes, err);
 }
@@ -101,6 +106,10 @@ static void write_alone(struct tm_core *core, struct tm_record *r)
 		fields.pool = r->event.pool_name;
 		tm_log_fields(LOG_ERR, &fields, "An event could not be recorded (%s): %s",
 			      tm_event_slug(r->event.type), err.detail);
+	} else if (r->suspect != TM_SUSPECT_NOT) {
+		tm_log_fields(LOG_ERR, &fields,
+			      "That volumes of pool %s are suspect could not be recorded: %s",
+			      r->pool.text, err.detail);
 	} else if (result != -ENOENT) { /* ENOENT: deleted since */
 		tm_log_fields(LOG_ERR, &fields, "Sizes of pool %s could not be recorded: %s",
 			      r->pool.text, err.detail);
@@ -234,6 +243,18 @@ const char *tm_event_message_id(enum tm_event_type type)
 		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a05";
 	case TM_EVENT_NEEDS_CHECK:
 		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a06";
+	case TM_EVENT_REPAIR_WAITS:
+		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a07";
+	case TM_EVENT_REPAIRED:
+		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a08";
+	case TM_EVENT_REPAIR_FAILED:
+		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a09";
+	case TM_EVENT_METADATA_RESTORED:
+		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a0a";
+	case TM_EVENT_CHECK_FAILED:
+		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a0b";
+	case TM_EVENT_VOLUME_SUSPECT:
+		return "5f0d3bd0c1a94b1c9f1e6a7a3f6f2a0c";
 	default:
 		return NULL;
 	}
@@ -254,6 +275,19 @@ void tm_record_sizes(struct tm_core *core, const struct tm_pool *pool, bool desc
 		.low_water_bytes = pool->record.low_water_bytes,
 	};
 	s->descriptor = descriptor;
+	put(core, s);
+}
+
+void tm_record_suspect(struct tm_core *core, const struct tm_pool *pool, enum tm_suspicion why,
+		       uint64_t happened_usec)
+{
+	struct tm_record *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return;
+	s->pool = pool->record.id;
+	s->suspect = why;
+	s->happened_usec = happened_usec;
 	put(core, s);
 }
 

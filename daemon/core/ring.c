@@ -15,6 +15,7 @@
 #include "common/fsutil.h"
 #include "common/log.h"
 #include "core/internal.h"
+#include "logic/suspect.h"
 
 void tm_ring_ask(struct tm_core *core, const char *pool_name, uint64_t since,
 		 struct tm_ring_answer *ret)
@@ -94,6 +95,8 @@ void tm_ring_settle(struct tm_pool *pool, const struct tm_ring_answer *answer, u
 		    struct tm_kernel_news *ret)
 {
 	struct tm_log_fields fields = { .pool = pool->record.name, .error = &answer->error };
+	enum tm_suspicion why;
+	uint64_t happened;
 	const int r = answer->error.code ? -answer->error.errnum : 0;
 
 	*ret = (struct tm_kernel_news){ 0 };
@@ -115,6 +118,12 @@ void tm_ring_settle(struct tm_pool *pool, const struct tm_ring_answer *answer, u
 			      "More happened to pool %s than the kernel keeps: some of it is not "
 			      "told.",
 			      pool->record.name);
+	why = tm_suspect_by_events(&answer->events, pool->ring.floor_ns, pool->record.when_full,
+				   &happened);
+	if (why != TM_SUSPECT_NOT && tm_pool_may_become_suspect(pool)) {
+		tm_record_suspect(pool->core, pool, why, happened);
+		tm_pool_suspect(pool, why, happened, happened);
+	}
 	tm_kernel_ring_follow(&pool->ring, &answer->events, seen, ret);
 	for (size_t i = 0; i < ret->n_spells; i++)
 		tell_spell(pool, &ret->spells[i],

@@ -14,6 +14,7 @@
 #include "common/fsutil.h"
 #include "common/log.h"
 #include "core/internal.h"
+#include "core/metadata-swap.h"
 
 /* Checking metadata is bound by the processor. */
 #define RAISING_THREADS 4
@@ -135,6 +136,17 @@ static int raise_device(struct raising *x)
 	return r;
 }
 
+/* Of a pool that nothing is done to yet. What stays there only takes space. */
+static void trim(const struct raising *x)
+{
+	struct tm_error err = { 0 };
+	struct tm_log_fields fields = { .pool = x->record.name, .error = &err };
+
+	if (tm_parts_trim(x->core, &x->record, &err) < 0)
+		tm_log_fields(LOG_WARNING, &fields, "The data file of pool %s is not trimmed: %s",
+			      x->record.name, err.detail);
+}
+
 /* And its volumes. */
 static int raise_volumes(struct raising *x)
 {
@@ -253,7 +265,8 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 		for (size_t i = 0; i < op->n_volumes; i++)
 			op->volumes[i] = pool->volumes[i].record;
 		/* One whose turn had not come has nothing to be settled. */
-		if (op->type->needs_pool_up && op->record.status != TM_OP_QUEUED) {
+		if ((op->type->needs_pool_up || (op->type->wants_pool_up && op->pool_was_active)) &&
+		    op->record.status != TM_OP_QUEUED) {
 			struct raising x = { .core = core, .record = pool->record };
 			int r = raise_device(&x);
 
@@ -272,7 +285,7 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 				(void)tm_store_set_sizes(core->store, &pool->record.id, &sizes,
 							 NULL);
 			}
-			if (r < 0) {
+			if (r < 0 && op->type->needs_pool_up) {
 				mark_uncertain(pool, x.err.detail);
 				pool->unsettled = true;
 				tm_log(LOG_ERR, "Operation %s on pool %s waits: %s",
@@ -280,7 +293,7 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 				tm_op_free(op);
 				return;
 			}
-			raised = !x.there;
+			raised = r >= 0 && !x.there;
 		}
 	}
 	tm_log(LOG_NOTICE, "Operation %s on pool %s was cut off in step %s; settling it.",
@@ -288,6 +301,8 @@ static void recover(struct tm_core *core, struct tm_operation_record *record)
 	tm_op_execute(op);
 	spec.operation = &op->record.id;
 	spec.pool = pool;
+	if (op->record.status == TM_OP_DONE && op->repair.report && !spec.data)
+		spec.data = strdup(op->repair.report);
 	tm_record_event(core, &spec, "Operation %s on pool %s was cut off by a stop and %s.",
 			op->record.kind,
 			op->record.pool_name[0] ? op->record.pool_name : op->pool.directory,
@@ -360,6 +375,8 @@ void tm_core_now_ready(struct tm_core *core)
 	tm_core_publish(core);
 	if (core->on_ready)
 		core->on_ready(core->on_ready_userdata);
+	tm_core_give_back(core);
+	tm_upkeep_soon(core);
 }
 
 static void raised(void *arg)
@@ -384,11 +401,13 @@ static void raised(void *arg)
 				mark_uncertain(pool, x->err.detail);
 			(void)snprintf(pool->state_reason, sizeof(pool->state_reason), "%.*s",
 				       (int)sizeof(pool->state_reason) - 1, x->err.detail);
+			pool->damaged = x->err.code == TM_ERR_DAMAGED;
 		}
 		follow(pool, x->there ? NULL : x);
 		tm_record_descriptor(core, pool); /* what could not be written the last time */
 		tm_pool_touch(pool);
 		tm_pool_run_queue(pool);
+		tm_pool_mend(pool);
 	}
 	if (core->n_raising == 0) {
 		/* Idle: nobody is waited for. */
@@ -405,6 +424,8 @@ static void raise_job(void *arg)
 	if (!x->there && !atomic_load(&x->core->stopping)) {
 		x->r = raise_device(x);
 		x->there = false;
+		if (x->r >= 0)
+			trim(x);
 	}
 	if (x->r >= 0 && !atomic_load(&x->core->stopping))
 		x->r = raise_volumes(x);
@@ -448,6 +469,8 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 		x->there = there;
 		if (there) {
 			x->r = raise_device(x);
+			if (x->r >= 0)
+				trim(x); /* before it is followed, and so may be armed */
 			take_raised(pool, x);
 			x->backing_free_bytes = 0;
 			follow(pool, x);
@@ -470,6 +493,35 @@ static int raise_pools(struct tm_core *core, struct tm_error *err)
 	if (core->n_raising == 0)
 		tm_core_now_ready(core);
 	return 0;
+}
+
+static void rotate_job(void *arg)
+{
+	tm_auto_free struct tm_pool_record *record = arg;
+	struct tm_error err = { 0 };
+	const struct tm_log_fields fields = { .pool = record->name, .error = &err };
+
+	/* What is not mounted is told where it matters. */
+	if (tm_metadata_rotate(record, NULL, &err) < 0 && err.code != TM_ERR_BACKING_GONE)
+		tm_log_fields(LOG_WARNING, &fields,
+			      "Old copies of the metadata of pool %s could not be removed: %s",
+			      record->name, err.detail);
+}
+
+/* Days may have passed: old copies go in the background, while nothing else is about them. */
+static void rotate_copies(struct tm_core *core)
+{
+	for (size_t i = 0; i < core->n_pools; i++) {
+		struct tm_pool_record *record;
+
+		if (core->pools[i]->state == TM_POOL_UNCERTAIN)
+			continue;
+		record = malloc(sizeof(*record));
+		if (!record)
+			return; /* the next start does it */
+		*record = core->pools[i]->record;
+		tm_crew_run(core->workers, rotate_job, record);
+	}
 }
 
 int tm_core_restore(struct tm_core *core, struct tm_error *err)
@@ -515,5 +567,6 @@ int tm_core_restore(struct tm_core *core, struct tm_error *err)
 			pool->unsettled = doubts[i].unsettled;
 		}
 	}
+	rotate_copies(core);
 	return raise_pools(core, err);
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -41,17 +42,15 @@ static void spawn_attr_done(posix_spawnattr_t *a)
 }
 
 /*
- * Wait until @fd can be read: 1, 0 at @end_usec, or a negative errno. An end in the past is looked
- * at once nevertheless.
+ * Wait until one of them can be read: 1, 0 at @end_usec, or a negative errno. An end in the past is
+ * looked at once nevertheless.
  */
-static int wait_readable(int fd, uint64_t end_usec)
+static int wait_any(struct pollfd *fds, nfds_t n, uint64_t end_usec)
 {
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
-
 	for (;;) {
 		const uint64_t now = tm_now_monotonic_usec();
 		const uint64_t left = end_usec > now ? (end_usec - now) / TM_USEC_PER_MSEC + 1 : 0;
-		int r = poll(&pfd, 1, (int)left);
+		int r = poll(fds, n, left < INT_MAX ? (int)left : INT_MAX);
 
 		if (r > 0)
 			return 1;
@@ -62,39 +61,91 @@ static int wait_readable(int fd, uint64_t end_usec)
 	}
 }
 
-/* Take what the program prints, its beginning into @ret, until it ends. 1, or 0 at @end_usec. */
-static int read_output(int fd, uint64_t end_usec, struct tm_tool_result *ret)
+static int wait_readable(int fd, uint64_t end_usec)
 {
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	return wait_any(&pfd, 1, end_usec);
+}
+
+/* One that takes what a program prints, all of it; NULL: only what the result has room for. */
+struct sink {
+	tm_tool_sink_fn fn;
+	void *userdata;
+	struct tm_error *err;
+	int r; /* what it came to */
+};
+
+/* 1: there may be more, 0: that was all. */
+static int read_some(int fd, struct sink *sink, struct tm_tool_result *ret, size_t *have)
+{
+	char chunk[16384];
+	ssize_t n = read(fd, chunk, sizeof(chunk));
+
+	if (n < 0 && errno == EINTR)
+		return 1;
+	if (n <= 0)
+		return 0;
+	if (sink && sink->fn) {
+		sink->r = sink->fn(sink->userdata, chunk, (size_t)n, sink->err);
+		return sink->r >= 0;
+	}
+	for (ssize_t i = 0; i < n && *have + 1 < sizeof(ret->output); i++)
+		ret->output[(*have)++] = chunk[i] == '\n' ? ' ' : chunk[i];
+	return 1;
+}
+
+/*
+ * Take what the program prints, its beginning into @ret, until it ends; what comes from @data (or
+ * -1) is @sink's. 1, or 0 at @end_usec or when the sink takes no more.
+ */
+static int read_output(int fd, int data, uint64_t end_usec, struct sink *sink,
+		       struct tm_tool_result *ret)
+{
+	struct pollfd from[2] = { { .fd = fd, .events = POLLIN },
+				  { .fd = data, .events = POLLIN } };
 	size_t have = 0;
-	int r;
+	int r = 1;
 
-	/* The clock is looked at beside: one that never stops printing is always readable. */
-	while ((r = wait_readable(fd, end_usec)) > 0 && tm_now_monotonic_usec() < end_usec) {
-		char chunk[512];
-		ssize_t n = read(fd, chunk, sizeof(chunk));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
+	while (r > 0 && sink->r >= 0 && (from[0].fd >= 0 || from[1].fd >= 0)) {
+		/* The clock is looked at beside: one that never stops printing is always readable.
+		 */
+		r = wait_any(from, 2, end_usec);
+		if (r <= 0 || tm_now_monotonic_usec() >= end_usec)
 			break;
-		for (ssize_t i = 0; i < n && have + 1 < sizeof(ret->output); i++)
-			ret->output[have++] = chunk[i] == '\n' ? ' ' : chunk[i];
+		if (from[1].revents && read_some(data, sink, ret, &have) == 0)
+			from[1].fd = -1;
+		if (from[0].revents && read_some(fd, NULL, ret, &have) == 0)
+			from[0].fd = -1;
 	}
 	while (have && ret->output[have - 1] == ' ')
 		have--;
 	ret->output[have] = '\0';
-	return r > 0 && tm_now_monotonic_usec() < end_usec;
+	return r > 0 && sink->r >= 0 && tm_now_monotonic_usec() < end_usec;
 }
 
-int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
-		struct tm_error *err)
+static bool is_own_fault(int signal)
+{
+	return signal == SIGABRT || signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE ||
+	       signal == SIGILL;
+}
+
+static int cannot_run(const char *const argv[], int errnum, struct tm_error *err)
+{
+	return tm_error_set(err, TM_ERR_TOOL_FAILED, errnum, "Cannot run %s: %s.", argv[0],
+			    strerror(errnum));
+}
+
+int tm_tool_read(const char *const argv[], unsigned int limit_seconds, tm_tool_sink_fn fn,
+		 void *userdata, struct tm_tool_result *ret, struct tm_error *err)
 {
 	static char *const environment[] = { (char *)"LC_ALL=C",
 					     (char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 	const uint64_t end = tm_now_monotonic_usec() + limit_seconds * TM_USEC_PER_SEC;
 	tm_cleanup(spawn_actions_done) posix_spawn_file_actions_t actions;
 	tm_cleanup(spawn_attr_done) posix_spawnattr_t attr;
-	tm_auto_close int from = -1, to = -1, process = -1;
+	tm_auto_close int from = -1, to = -1, data_from = -1, data_to = -1, process = -1;
+	struct sink sink = { .fn = fn, .userdata = userdata, .err = err };
 	int ends[2], status = 0, r;
 	bool ended;
 	sigset_t none;
@@ -104,34 +155,55 @@ int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawnattr_init(&attr);
 	if (pipe2(ends, O_CLOEXEC) < 0)
-		return tm_error_set(err, TM_ERR_TOOL_FAILED, errno, "Cannot run %s: %s.", argv[0],
-				    strerror(errno));
+		return cannot_run(argv, errno, err);
 	from = ends[0];
 	to = ends[1];
+	if (fn && pipe2(ends, O_CLOEXEC) < 0)
+		return cannot_run(argv, errno, err);
+	if (fn) {
+		data_from = ends[0];
+		data_to = ends[1];
+	}
 	(void)sigemptyset(&none); /* the daemon blocks signals for its signalfd: the child must not
 				     inherit that */
 	(void)posix_spawnattr_setsigmask(&attr, &none);
 	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
 	if (posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0) != 0 ||
-	    posix_spawn_file_actions_adddup2(&actions, to, 1) != 0 ||
+	    posix_spawn_file_actions_adddup2(&actions, fn ? data_to : to, 1) != 0 ||
 	    posix_spawn_file_actions_adddup2(&actions, to, 2) != 0)
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
 	r = posix_spawn(&pid, argv[0], &actions, &attr, (char *const *)argv, environment);
 	if (r)
-		return tm_error_set(err, TM_ERR_TOOL_FAILED, r, "Cannot run %s: %s.", argv[0],
-				    strerror(r));
+		return cannot_run(argv, r, err);
 	(void)close(TM_TAKE_FD(to));
+	if (fn)
+		(void)close(TM_TAKE_FD(data_to));
 	process = pidfd_open(pid, 0);
 	/* Output may end long before the program does, so that is waited for as well. */
-	ended = read_output(from, end, ret) > 0 && (process < 0 || wait_readable(process, end) > 0);
+	ended = read_output(from, data_from, end, &sink, ret) > 0 &&
+		(process < 0 || wait_readable(process, end) > 0);
 	if (!ended)
 		(void)kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	if (sink.r < 0)
+		return sink.r;
 	if (!ended)
 		return tm_error_set(err, TM_ERR_TIMEOUT, ETIMEDOUT,
 				    "%s did not end within %u s and was killed.", argv[0],
 				    limit_seconds);
+	/* What it is given to read may bring it down; but who was ended by others has said nothing.
+	 */
+	if (WIFSIGNALED(status) && !is_own_fault(WTERMSIG(status)))
+		return tm_error_set(err, TM_ERR_TOOL_FAILED, EINTR,
+				    "%s was ended by signal %d (%s).", argv[0], WTERMSIG(status),
+				    sigdescr_np(WTERMSIG(status)));
 	ret->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	return 0;
+}
+
+int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
+		struct tm_error *err)
+{
+	return tm_tool_read(argv, limit_seconds, NULL, NULL, ret, err);
 }

@@ -32,8 +32,10 @@ struct tm_pool_view *tm_pool_view_ref(struct tm_pool_view *pool)
 
 struct tm_pool_view *tm_pool_view_unref(struct tm_pool_view *pool)
 {
-	if (pool && __atomic_sub_fetch(&pool->refs, 1, __ATOMIC_ACQ_REL) == 0)
+	if (pool && __atomic_sub_fetch(&pool->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+		free(pool->repair_waits_for);
 		free(pool);
+	}
 	return NULL;
 }
 

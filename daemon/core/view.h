@@ -60,6 +60,7 @@ struct tm_pool_view {
 	uint64_t queueing_since_usec; /* real time; 0: not queueing */
 	uint64_t queueing_until_usec; /* when the kernel turns it into errors; 0: never or not
 					 queueing */
+	char *repair_waits_for; /* JSON text: who holds up its repair; owned; NULL: nobody does */
 	struct tm_extend_view data, metadata;
 	uint64_t virtual_bytes; /* sum of the volumes' sizes */
 	uint64_t generation;    /* grows with each change of this pool: the ETag */

@@ -46,19 +46,23 @@ static void get_policy(struct tm_query *q, struct tm_extend_policy *p)
 }
 
 /* One order for writing and reading. */
-#define POOL_COLUMNS                                                                     \
-	"id, name, backing, directory, sparse, block_bytes, zeroing, discard,"           \
-	" discard_passdown, when_full, data_bytes, data_reserve_bytes, metadata_bytes,"  \
-	" metadata_reserve_bytes, low_water_bytes, transaction_id, next_dev_id, active," \
-	" data_extend, data_low_water_percent, data_step_percent, data_step_min_bytes,"  \
-	" data_maximum_bytes, metadata_extend, metadata_low_water_percent,"              \
-	" metadata_step_percent, metadata_step_min_bytes, metadata_maximum_bytes,"       \
-	" activate_at_start, sample_seconds, created_usec"
+#define POOL_COLUMNS                                                                      \
+	"id, name, backing, directory, sparse, block_bytes, zeroing, discard,"            \
+	" discard_passdown, when_full, data_bytes, data_reserve_bytes, metadata_bytes,"   \
+	" metadata_reserve_bytes, low_water_bytes, transaction_id, next_dev_id, active,"  \
+	" data_extend, data_low_water_percent, data_step_percent, data_step_min_bytes,"   \
+	" data_maximum_bytes, metadata_extend, metadata_low_water_percent,"               \
+	" metadata_step_percent, metadata_step_min_bytes, metadata_maximum_bytes,"        \
+	" activate_at_start, sample_seconds, repair, keep_copies, keep_days, copy_hours," \
+	" check_days, checked_usec, copied_usec, created_usec"
 
-/* The sizes and the mark of a row that exists belong to tm_store_set_sizes. */
+/*
+ * The sizes and the mark of a row that exists belong to tm_store_set_sizes, the times of checks to
+ * tm_store_set_checked.
+ */
 static const char sql_put_pool[] =
 	"INSERT INTO pools (" POOL_COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-	" ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	" ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	" ON CONFLICT (id) DO UPDATE SET name = excluded.name, backing = excluded.backing,"
 	" directory = excluded.directory, sparse = excluded.sparse,"
 	" block_bytes = excluded.block_bytes, zeroing = excluded.zeroing,"
@@ -76,7 +80,10 @@ static const char sql_put_pool[] =
 	" metadata_step_min_bytes = excluded.metadata_step_min_bytes,"
 	" metadata_maximum_bytes = excluded.metadata_maximum_bytes,"
 	" activate_at_start = excluded.activate_at_start,"
-	" sample_seconds = excluded.sample_seconds, created_usec = excluded.created_usec";
+	" sample_seconds = excluded.sample_seconds, repair = excluded.repair,"
+	" keep_copies = excluded.keep_copies, keep_days = excluded.keep_days,"
+	" copy_hours = excluded.copy_hours, check_days = excluded.check_days,"
+	" created_usec = excluded.created_usec";
 
 static int put_pool(struct tm_store *s, const struct tm_pool_record *p, struct tm_error *err)
 {
@@ -119,6 +126,13 @@ static int put_pool(struct tm_store *s, const struct tm_pool_record *p, struct t
 	bind_policy(&q, &p->policy.metadata);
 	tm_bind_u64(&q, p->policy.activate_at_start);
 	tm_bind_u64(&q, p->policy.sample_seconds);
+	tm_bind_text(&q, tm_repair_policy_name(p->policy.repair));
+	tm_bind_u64(&q, p->policy.keep_copies);
+	tm_bind_u64(&q, p->policy.keep_days);
+	tm_bind_u64(&q, p->policy.copy_hours);
+	tm_bind_u64(&q, p->policy.check_days);
+	tm_bind_u64(&q, p->checked_usec);
+	tm_bind_u64(&q, p->copied_usec);
 	tm_bind_u64(&q, p->created_usec);
 	return tm_query_run(&q);
 }
@@ -132,7 +146,7 @@ int tm_store_put_pool(struct tm_store *s, const struct tm_pool_record *pool, str
 
 static void get_pool(struct tm_query *q, struct tm_pool_record *p)
 {
-	char backing[32], when_full[32];
+	char backing[32], when_full[32], repair[32];
 	size_t i;
 
 	tm_get_uuid(q, &p->id);
@@ -157,6 +171,13 @@ static void get_pool(struct tm_query *q, struct tm_pool_record *p)
 	get_policy(q, &p->policy.metadata);
 	p->policy.activate_at_start = tm_get_bool(q);
 	p->policy.sample_seconds = tm_get_u32(q);
+	tm_get_text(q, repair, sizeof(repair));
+	p->policy.keep_copies = tm_get_u32(q);
+	p->policy.keep_days = tm_get_u32(q);
+	p->policy.copy_hours = tm_get_u32(q);
+	p->policy.check_days = tm_get_u32(q);
+	p->checked_usec = tm_get_u64(q);
+	p->copied_usec = tm_get_u64(q);
 	p->created_usec = tm_get_u64(q);
 
 	for (i = 0; i < TM_ARRAY_SIZE(backing_names); i++) {
@@ -169,6 +190,8 @@ static void get_pool(struct tm_query *q, struct tm_pool_record *p)
 		p->backing = (enum tm_backing_kind)i;
 	if (tm_when_full_parse(when_full, &p->when_full) < 0)
 		tm_query_damaged(q, "when_full", when_full);
+	if (tm_repair_policy_parse(repair, &p->policy.repair) < 0)
+		tm_query_damaged(q, "repair", repair);
 }
 
 int tm_store_load_pools(struct tm_store *s, struct tm_pool_record **ret, size_t *ret_n,
@@ -285,6 +308,38 @@ int tm_store_set_sizes(struct tm_store *s, const struct tm_uuid *pool,
 	return r < 0 ? r : tm_store_end(s, set_sizes(s, pool, sizes, err), err);
 }
 
+static int set_checked(struct tm_store *s, const struct tm_uuid *pool, uint64_t checked_usec,
+		       uint64_t copied_usec, struct tm_error *err)
+{
+	tm_auto_query struct tm_query q = { 0 };
+	int r;
+
+	r = tm_query_begin(&q, &s->db,
+			   "UPDATE pools SET checked_usec = ?, copied_usec = ? WHERE id = ?",
+			   "record a check of a pool", err);
+	if (r < 0)
+		return r;
+	tm_bind_u64(&q, checked_usec);
+	tm_bind_u64(&q, copied_usec);
+	tm_bind_text(&q, pool->text);
+	r = tm_query_run(&q);
+	if (r < 0)
+		return r;
+	if (sqlite3_changes(s->db.handle) == 0)
+		return tm_error_set(err, TM_ERR_NOT_FOUND, ENOENT, "there is no pool %s",
+				    pool->text);
+	return 0;
+}
+
+int tm_store_set_checked(struct tm_store *s, const struct tm_uuid *pool, uint64_t checked_usec,
+			 uint64_t copied_usec, struct tm_error *err)
+{
+	int r = tm_store_begin(s, err);
+
+	return r < 0 ? r
+		     : tm_store_end(s, set_checked(s, pool, checked_usec, copied_usec, err), err);
+}
+
 static int set_uncertain(struct tm_store *s, const struct tm_uuid *pool, const char *why,
 			 struct tm_error *err)
 {
@@ -350,7 +405,8 @@ static int put_volume(struct tm_store *s, const struct tm_uuid *pool,
 				    "a volume named %s exists already in its pool", v->name);
 	r = tm_query_begin(&q, &s->db,
 			   "INSERT INTO volumes (id, pool, name, dev_id, size_bytes, origin,"
-			   " active, read_only, created_usec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+			   " active, read_only, created_usec, suspect, suspect_usec)"
+			   " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 			   " ON CONFLICT (id) DO UPDATE SET pool = excluded.pool,"
 			   " name = excluded.name, dev_id = excluded.dev_id,"
 			   " size_bytes = excluded.size_bytes, origin = excluded.origin,"
@@ -368,7 +424,62 @@ static int put_volume(struct tm_store *s, const struct tm_uuid *pool,
 	tm_bind_u64(&q, v->active);
 	tm_bind_u64(&q, v->read_only);
 	tm_bind_u64(&q, v->created_usec);
+	tm_bind_text(&q, tm_suspicion_name(v->suspect));
+	tm_bind_time(&q, v->suspect_usec);
 	return tm_query_run(&q);
+}
+
+static int set_suspect(struct tm_store *s, const struct tm_uuid *volume, enum tm_suspicion why,
+		       uint64_t usec, struct tm_error *err)
+{
+	tm_auto_query struct tm_query q = { 0 };
+	int r = tm_query_begin(&q, &s->db,
+			       "UPDATE volumes SET suspect = ?, suspect_usec = ? WHERE id = ?",
+			       "record whether a volume is suspect", err);
+
+	if (r < 0)
+		return r;
+	tm_bind_text(&q, tm_suspicion_name(why));
+	tm_bind_time(&q, usec);
+	tm_bind_text(&q, volume->text);
+	return tm_query_run(&q);
+}
+
+int tm_store_set_suspect(struct tm_store *s, const struct tm_uuid *volume, enum tm_suspicion why,
+			 uint64_t usec, struct tm_error *err)
+{
+	int r = tm_store_begin(s, err);
+
+	return r < 0 ? r : tm_store_end(s, set_suspect(s, volume, why, usec, err), err);
+}
+
+static int suspect_pool(struct tm_store *s, const struct tm_uuid *pool, enum tm_suspicion why,
+			uint64_t usec, uint64_t happened_usec, struct tm_error *err)
+{
+	tm_auto_query struct tm_query q = { 0 };
+	int r = tm_query_begin(&q, &s->db,
+			       "UPDATE volumes SET suspect = ?, suspect_usec = ? WHERE pool = ?"
+			       " AND suspect = '' AND active <> 0 AND read_only = 0"
+			       " AND created_usec <= ? AND suspect_usec <= ?",
+			       "record that volumes are suspect", err);
+
+	if (r < 0)
+		return r;
+	tm_bind_text(&q, tm_suspicion_name(why));
+	tm_bind_time(&q, usec);
+	tm_bind_text(&q, pool->text);
+	tm_bind_time(&q, happened_usec ? happened_usec : UINT64_MAX);
+	tm_bind_time(&q, happened_usec ? happened_usec : UINT64_MAX);
+	return tm_query_run(&q);
+}
+
+int tm_store_suspect_pool(struct tm_store *s, const struct tm_uuid *pool, enum tm_suspicion why,
+			  uint64_t usec, uint64_t happened_usec, struct tm_error *err)
+{
+	int r = tm_store_begin(s, err);
+
+	return r < 0 ? r
+		     : tm_store_end(s, suspect_pool(s, pool, why, usec, happened_usec, err), err);
 }
 
 int tm_store_put_volume(struct tm_store *s, const struct tm_uuid *pool,
@@ -395,12 +506,14 @@ int tm_store_load_volumes(struct tm_store *s, const struct tm_uuid *pool,
 	TM_LOCK_SCOPE(&s->mutex);
 	tm_auto_query struct tm_query q = { 0 };
 	tm_auto_free void *volumes = NULL;
+	char word[32];
 	size_t n = 0;
 	int r;
 
 	r = tm_query_begin(&q, &s->db,
 			   "SELECT id, name, dev_id, size_bytes, origin, active, read_only,"
-			   " created_usec FROM volumes WHERE pool = ? ORDER BY name",
+			   " created_usec, suspect, suspect_usec"
+			   " FROM volumes WHERE pool = ? ORDER BY name",
 			   "read the volumes", err);
 	if (r < 0)
 		return r;
@@ -418,6 +531,10 @@ int tm_store_load_volumes(struct tm_store *s, const struct tm_uuid *pool,
 		v->active = tm_get_bool(&q);
 		v->read_only = tm_get_bool(&q);
 		v->created_usec = tm_get_u64(&q);
+		tm_get_text(&q, word, sizeof(word));
+		if (tm_suspicion_parse(word, &v->suspect) < 0)
+			tm_query_damaged(&q, "suspect", word);
+		v->suspect_usec = tm_get_u64(&q);
 		n++;
 	}
 	if (r < 0)

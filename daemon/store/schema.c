@@ -130,6 +130,24 @@ static const char *const migrations[] = {
 
 	/* 2: why nothing may change the pool until an administrator acted; "": nothing */
 	"ALTER TABLE pools ADD COLUMN uncertain TEXT NOT NULL DEFAULT '';",
+
+	/* 3: when a pool is repaired by itself */
+	"ALTER TABLE pools ADD COLUMN repair TEXT NOT NULL DEFAULT 'when_idle';",
+
+	/* 4: how many copies of its metadata are kept, and for how long */
+	("ALTER TABLE pools ADD COLUMN keep_copies INTEGER NOT NULL DEFAULT 8;"
+	 "ALTER TABLE pools ADD COLUMN keep_days INTEGER NOT NULL DEFAULT 30;"),
+
+	/* 5: why a volume is suspect, "": it is not, and since when, or when that was cleared */
+	("ALTER TABLE volumes ADD COLUMN suspect TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE volumes ADD COLUMN suspect_usec INTEGER NOT NULL DEFAULT 0;"),
+
+	/* 6: how often its metadata is copied and checked by itself, and when it last was; 0: never
+	 */
+	("ALTER TABLE pools ADD COLUMN copy_hours INTEGER NOT NULL DEFAULT 24;"
+	 "ALTER TABLE pools ADD COLUMN check_days INTEGER NOT NULL DEFAULT 7;"
+	 "ALTER TABLE pools ADD COLUMN checked_usec INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE pools ADD COLUMN copied_usec INTEGER NOT NULL DEFAULT 0;"),
 };
 
 int tm_schema_version(void)

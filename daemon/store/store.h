@@ -56,6 +56,16 @@ int tm_store_delete_pool(struct tm_store *s, const struct tm_uuid *pool, struct 
  * pool. */
 int tm_store_put_volume(struct tm_store *s, const struct tm_uuid *pool,
 			const struct tm_volume_record *volume, struct tm_error *err);
+/*
+ * Whether volumes are suspect. tm_store_put_volume does NOT touch that on an existing row: it comes
+ * beside running operations.
+ */
+int tm_store_set_suspect(struct tm_store *s, const struct tm_uuid *volume, enum tm_suspicion why,
+			 uint64_t usec, struct tm_error *err);
+/* The same for all volumes of a pool that it touches: see tm_suspect_touches. */
+int tm_store_suspect_pool(struct tm_store *s, const struct tm_uuid *pool, enum tm_suspicion why,
+			  uint64_t usec, uint64_t happened_usec, struct tm_error *err);
+
 /* One that is not there is no error. */
 int tm_store_delete_volume(struct tm_store *s, const struct tm_uuid *volume, struct tm_error *err);
 
@@ -78,6 +88,9 @@ int tm_store_get_uncertain(struct tm_store *s, const struct tm_uuid *pool, char 
 /* -ENOENT with TM_ERR_NOT_FOUND when the pool is not there. */
 int tm_store_set_sizes(struct tm_store *s, const struct tm_uuid *pool,
 		       const struct tm_pool_sizes *sizes, struct tm_error *err);
+/* When its metadata was last found sound, and when last copied; 0: never. Likewise. */
+int tm_store_set_checked(struct tm_store *s, const struct tm_uuid *pool, uint64_t checked_usec,
+			 uint64_t copied_usec, struct tm_error *err);
 
 /* Everything; arrays are the caller's to free. */
 int tm_store_load_pools(struct tm_store *s, struct tm_pool_record **ret, size_t *ret_n,

@@ -73,10 +73,13 @@ class Contract:
                 jsonschema.Draft202012Validator(dict(self.document, **schema)).validate(typed)
             except jsonschema.ValidationError as fault:
                 faults.append(f"{name}={value}: {fault.message}")
-        content = self.resolve(operation.get("requestBody", {})).get("content")
+        wanted = self.resolve(operation.get("requestBody", {}))
+        content = wanted.get("content")
         if content is None:
             if body:
                 faults.append(f"{method} {path} takes no body")
+        elif not body and not wanted.get("required"):
+            pass
         else:
             try:
                 self.check(content["application/json"]["schema"]["$ref"], json.loads(body))
@@ -195,7 +198,9 @@ class Fake:
         example = self.contract.example
         pool, volume, operation = example("Pool"), example("Volume"), example("Operation")
         snapshot = dict(volume, id="1" * 8 + "-1111-4111-8111-" + "1" * 12, name="monday", origin="home",
-                        origin_id=volume["id"], active=False, device=None, mapped=None, read_only=True)
+                        origin_id=volume["id"], active=False, device=None, mapped=None, read_only=True,
+                        suspect={"reason": "no_space", "since": "2026-03-01T10:00:00.000Z"})
+        pool["suspect_volumes"] = 1
         events = [dict(example("Event"), seq=n) for n in (40, 41, 42)]
         events[0].update(type="low-space", severity="notice", message="tank: 60 MiB are free")
         events[1].update(type="out-of-space", severity="critical", message="tank: no space")
@@ -208,6 +213,7 @@ class Fake:
             "/v1/pools": items(pool),
             "/v1/pools/tank": pool,
             "/v1/pools/tank/policy": policy,
+            "/v1/pools/tank/copies": items(example("Copy")),
             "/v1/pools/tank/history": items(example("Sample")),
             "/v1/pools/tank/volumes": items(volume, snapshot),
             "/v1/pools/tank/volumes/home": volume,
@@ -242,7 +248,8 @@ class Fake:
         verb = kinds.get(method, path.rsplit("/", 1)[1].rstrip("s"))
         noun = "volume" if "/volumes" in path else "pool"
         kind = {"pool-pool": "pool-create", "volume-volume": "volume-create",
-                "pool-snapshot": "snapshot-create", "pool-resize": "pool-policy"}.get(
+                "pool-snapshot": "snapshot-create", "pool-resize": "pool-policy",
+                "pool-restore-metadata": "pool-restore"}.get(
                     f"{noun}-{verb}", f"{noun}-{verb}")
         running = dict(self.contract.example("Operation"), kind=kind)
         if "/volumes" not in path:

@@ -38,6 +38,7 @@ static inline int core_setup(void **state)
 		fail_msg("%s", err.detail);
 	assert_int_equal(pthread_mutex_init(&f->core.live_lock, NULL), 0);
 	atomic_init(&f->core.stopping, false);
+	f->core.config.tool_limit_usec = 20 * TM_USEC_PER_SEC;
 	*state = f;
 	return 0;
 }

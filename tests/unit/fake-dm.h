@@ -27,12 +27,18 @@ struct fake_kernel {
 	struct tm_thin_pool_status status;
 	uint64_t mark_blocks;
 	bool gone;
+	/* a volume, which is only there to be held open */
+	const char *volume; /* its name; NULL: there is none */
+	struct tm_uuid volume_id;
+	int volume_open;
 	/* what it does */
 	bool refuses;       /* a resume succeeds and nothing grows */
 	int load_error;     /* errno of loading a table; 0: none */
 	uint64_t more_meta; /* blocks that lie below and the next resume takes */
 	const char
 		*events; /* what it answers when asked for them; NULL: it knows no such message */
+	void (*before_load)(void *userdata); /* called with the lock held */
+	void *userdata;
 	/* what was asked of it */
 	bool loaded;
 	struct tm_thin_pool_table table;
@@ -65,12 +71,20 @@ static inline int fake_refuse(const char *what, int errnum, struct tm_error *err
 
 int tm_dm_info(struct tm_dm *dm, const char *name, struct tm_dm_info *ret, struct tm_error *err)
 {
-	const char *role;
+	const char *role, *colon = strchr(name, ':');
 
 	(void)dm, (void)err;
 	TM_LOCK_SCOPE(&kernel.lock);
 	role = fake_role(name);
 	*ret = (struct tm_dm_info){ 0 };
+	if (kernel.volume && colon && strcmp(colon + 1, kernel.volume) == 0) {
+		ret->exists = ret->live_table = true;
+		ret->major = 254;
+		ret->minor = 3;
+		ret->open_count = kernel.volume_open;
+		tm_dm_uuid(ret->uuid, TM_ROLE_VOLUME, &kernel.id, &kernel.volume_id);
+		return 0;
+	}
 	if (!role)
 		return 0;
 	ret->exists = ret->live_table = true;
@@ -129,6 +143,8 @@ int tm_dm_load(struct tm_dm *dm, const char *name, const struct tm_dm_target *ta
 	if (!role || strcmp(role, "_pool") != 0 || n != 1)
 		return fake_refuse("load", ENXIO, err);
 	kernel.n_loads++;
+	if (kernel.before_load)
+		kernel.before_load(kernel.userdata);
 	if (kernel.load_error)
 		return fake_refuse("load", kernel.load_error, err);
 	if (tm_thin_pool_table_parse(targets[0].params, &kernel.table) < 0)

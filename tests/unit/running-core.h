@@ -120,6 +120,7 @@ static inline int running_setup(void **state)
 	/* There are no files in it: nothing more can be laid below than lies there. */
 	(void)snprintf(r.directory, sizeof(r.directory), "%s", f->base.directory);
 	tm_policy_default(&r.policy);
+	r.policy.repair = TM_REPAIR_MANUAL; /* that is test-mend.c's matter */
 	if (tm_store_put_pool(core->store, &r, &err) < 0)
 		fail_msg("%s", err.detail);
 	f->pool = tm_pool_new(core, &r);
@@ -161,6 +162,7 @@ static inline int running_teardown(void **state)
 	while (core->listeners)
 		(void)tm_core_unlisten(core, core->listeners);
 	sd_event_source_disable_unref(core->late_timer);
+	sd_event_source_disable_unref(core->mend_timer);
 	sd_event_source_disable_unref(core->record_source);
 	sd_event_source_disable_unref(core->publish_source);
 	core->view = tm_view_unref(core->view);

@@ -143,11 +143,39 @@ static void makes_others(void **state)
 	assert_false(cmd->pool_import.activate);
 	assert_null(tm_command_free(cmd));
 
+	cmd = read_body(tm_body_pool_repair, "{\"force\":true}", &err);
+	assert_non_null(cmd);
+	assert_int_equal(cmd->kind, TM_CMD_POOL_REPAIR);
+	assert_true(cmd->pool_repair.force);
+	assert_null(tm_command_free(cmd));
+	cmd = read_body(tm_body_pool_repair, "{}", &err);
+	assert_non_null(cmd);
+	assert_false(cmd->pool_repair.force);
+	assert_null(tm_command_free(cmd));
+
 	cmd = read_body(tm_body_pool_extend, "{\"metadata_size\":4194304}", &err);
 	assert_non_null(cmd);
 	assert_int_equal(cmd->kind, TM_CMD_POOL_EXTEND);
 	assert_int_equal(cmd->pool_extend.data_bytes, 0);
 	assert_int_equal(cmd->pool_extend.metadata_bytes, 4194304);
+	assert_null(tm_command_free(cmd));
+
+	cmd = read_body(tm_body_pool_check, "{\"copy\":true}", &err);
+	assert_non_null(cmd);
+	assert_int_equal(cmd->kind, TM_CMD_POOL_CHECK);
+	assert_true(cmd->pool_check.copy);
+	assert_null(tm_command_free(cmd));
+	cmd = read_body(tm_body_pool_check, "{}", &err);
+	assert_non_null(cmd);
+	assert_false(cmd->pool_check.copy);
+	assert_null(tm_command_free(cmd));
+
+	cmd = read_body(tm_body_pool_restore,
+			"{\"copy\":\"20261123T024512Z-repair\",\"force\":true}", &err);
+	assert_non_null(cmd);
+	assert_int_equal(cmd->kind, TM_CMD_POOL_RESTORE);
+	assert_string_equal(cmd->pool_restore.copy, "20261123T024512Z-repair");
+	assert_true(cmd->pool_restore.force);
 	assert_null(tm_command_free(cmd));
 
 	cmd = read_body(tm_body_volume_create, "{\"name\":\"home\",\"size\":4611686018427387904}",
@@ -284,11 +312,18 @@ static void refuses(void **state)
 		{ tm_body_pool_import, "{\"directory\":\"/a//b\"}", TM_ERR_BAD_PATH, "/directory" },
 		{ tm_body_pool_import, "{\"directory\":\"/a\",\"activate\":1}", TM_ERR_WRONG_TYPE,
 		  "/activate" },
+		{ tm_body_pool_repair, "{\"force\":1}", TM_ERR_WRONG_TYPE, "/force" },
+		{ tm_body_pool_repair, "{\"Force\":true}", TM_ERR_UNKNOWN_FIELD, "/Force" },
 		{ tm_body_pool_extend, "{}", TM_ERR_MISSING_FIELD, "/data_size" },
 		{ tm_body_pool_extend, "{\"data_size\":0}", TM_ERR_OUT_OF_RANGE, "/data_size" },
 		{ tm_body_pool_extend, "{\"data_size\":\"1G\"}", TM_ERR_WRONG_TYPE, "/data_size" },
 		{ tm_body_pool_extend, "{\"metadata_size\":17112760321}", TM_ERR_OUT_OF_RANGE,
 		  "/metadata_size" },
+		{ tm_body_pool_check, "{\"copy\":1}", TM_ERR_WRONG_TYPE, "/copy" },
+		{ tm_body_pool_restore, "{\"force\":true}", TM_ERR_MISSING_FIELD, "/copy" },
+		{ tm_body_pool_restore, "{\"copy\":\"../metadata\"}", TM_ERR_BAD_NAME, "/copy" },
+		{ tm_body_pool_restore, "{\"copy\":\"20261123T024512Z-repair\",\"force\":1}",
+		  TM_ERR_WRONG_TYPE, "/force" },
 		{ policy_patch, "{}", TM_ERR_MISSING_FIELD, "" },
 		{ policy_patch, "{\"when_full\":1}", TM_ERR_WRONG_TYPE, "/when_full" },
 		{ policy_patch, "{\"when_full\":\"x\"}", TM_ERR_OUT_OF_RANGE, "/when_full" },

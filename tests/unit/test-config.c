@@ -36,6 +36,7 @@ static void assert_same(const struct tm_config *a, const struct tm_config *b)
 	assert_int_equal(a->max_connections, b->max_connections);
 	assert_int_equal(a->bus_enabled, b->bus_enabled);
 	assert_int_equal(a->keep_events_usec, b->keep_events_usec);
+	assert_int_equal(a->tool_limit_usec, b->tool_limit_usec);
 	assert_int_equal(a->load_module, b->load_module);
 }
 
@@ -64,6 +65,7 @@ static void test_defaults(void **state)
 	assert_int_equal(expected.max_connections, 256);
 	assert_true(expected.bus_enabled);
 	assert_int_equal(expected.keep_events_usec, 365 * DAY_USEC);
+	assert_int_equal(expected.tool_limit_usec, 600 * TM_USEC_PER_SEC);
 	assert_true(expected.load_module);
 	assert_int_equal(parse("", &config, &err), 0);
 	assert_same(&config, &expected);
@@ -89,6 +91,8 @@ static void test_every_key(void **state)
 				   "enabled=off\n"
 				   "[history]\n"
 				   "keep_events=2w\n"
+				   "[repair]\n"
+				   "tool_limit=2h\n"
 				   "[kernel]\n"
 				   "load_module=false";
 	static const struct tm_config expected = {
@@ -104,6 +108,7 @@ static void test_every_key(void **state)
 		.max_connections = 10000,
 		.bus_enabled = false,
 		.keep_events_usec = 14 * DAY_USEC,
+		.tool_limit_usec = 7200 * TM_USEC_PER_SEC,
 		.load_module = false,
 	};
 	struct tm_config config;
@@ -217,6 +222,9 @@ static void test_refused(void **state)
 		{ "[history]\nkeep_events=1d 2h\n", 2, "1h to 100y" },
 		{ "[history]\nkeep_events=99999999999999999999y\n", 2, "1h to 100y" },
 		{ "[history]\nkeep_events=1 month\n", 2, "1h to 100y" },
+		{ "[repair]\ntool_limit=0s\n", 2, "1s to 1d" },
+		{ "[repair]\ntool_limit=25h\n", 2, "1s to 1d" },
+		{ "[repair]\ntool_limit=600\n", 2, "1s to 1d" },
 		{ "[kernel]\nload_module=\n", 2, "yes or no" },
 		/* the first fault is the one told */
 		{ "[daemon]\nlog_level=loud\nhello\n[what]\n", 2, "must be err" },
@@ -430,9 +438,9 @@ static void test_missing_and_unreadable(void **state)
 static void test_shipped_file(void **state)
 {
 	static const char *const keys[] = {
-		"state_directory", "log_level",     "worker_threads", "socket",  "socket_group",
-		"loopback_port",   "loopback_role", "max_body",       "threads", "enabled",
-		"max_connections", "keep_events",   "load_module",
+		"state_directory", "log_level",     "worker_threads", "socket",      "socket_group",
+		"loopback_port",   "loopback_role", "max_body",       "threads",     "enabled",
+		"max_connections", "keep_events",   "tool_limit",     "load_module",
 	};
 	const char *root = getenv("SOURCE_ROOT");
 	tm_auto_free char *path = NULL, *text = NULL, *bare = NULL;

@@ -88,6 +88,10 @@ static void assert_same(const struct tm_descriptor *a, const struct tm_descripto
 	assert_int_equal(a->pool.active, b->pool.active);
 	assert_int_equal(a->pool.created_usec, b->pool.created_usec);
 	assert_int_equal(a->pool.policy.sample_seconds, b->pool.policy.sample_seconds);
+	assert_int_equal(a->pool.policy.keep_copies, b->pool.policy.keep_copies);
+	assert_int_equal(a->pool.policy.keep_days, b->pool.policy.keep_days);
+	assert_int_equal(a->pool.policy.copy_hours, b->pool.policy.copy_hours);
+	assert_int_equal(a->pool.policy.check_days, b->pool.policy.check_days);
 	assert_int_equal(a->pool.policy.data.maximum_bytes, b->pool.policy.data.maximum_bytes);
 	assert_int_equal(a->n_volumes, b->n_volumes);
 	for (i = 0; i < a->n_volumes; i++) {
@@ -276,6 +280,7 @@ static void test_refused(void **state)
 		{ "pool/policy/data/step_percent", "0", "/pool/policy/data/step_percent" },
 		{ "pool/policy/data/other", "0", "/pool/policy/data/other" },
 		{ "pool/policy/sample_seconds", NULL, "/pool/policy" },
+		{ "pool/policy/repair", "\"never\"", "/pool/policy/repair" },
 		{ "volumes/0/extra", "1", "/volumes/0/extra" },
 		{ "volumes/2/id", "\"0\"", "/volumes/2/id" },
 		{ "volumes/1/name", "\"a/b\"", "/volumes/1/name" },
@@ -330,6 +335,12 @@ static void test_accepted(void **state)
 		{ "pool/created", "\"2026-01-02T03:04:05+02:00\"" },
 		{ "pool/policy/data/maximum", "1073741824" },
 		{ "volumes", "[]" },
+		/* Descriptors of the first versions have none. */
+		{ "pool/policy/repair", NULL },
+		{ "pool/policy/keep_copies", NULL },
+		{ "pool/policy/keep_days", NULL },
+		{ "pool/policy/copy_hours", NULL },
+		{ "pool/policy/check_days", NULL },
 	};
 	size_t i;
 

@@ -63,6 +63,7 @@ static struct tm_pool_view *make_pool(void)
 	pool->record.data_reserve_bytes = 131072;
 	pool->record.metadata_bytes = 2097152;
 	pool->record.created_usec = UINT64_C(1769860800123456);
+	pool->record.checked_usec = UINT64_C(1769860801000000);
 	pool->record.transaction_id = 9;
 	pool->record.when_full = TM_WHEN_FULL_ERROR;
 	pool->generation = 5;
@@ -92,9 +93,10 @@ static void encodes_pools(void **state)
 	tm_latency_add(&pool->data.reaction, 100);
 	tm_latency_add(&pool->data.reaction, 300);
 	tm_latency_add(&pool->data.reaction, 200);
+	pool->volumes[1].record.suspect = TM_SUSPECT_FAIL;
 	d = tm_encode_pool(pool);
 	assert_non_null(d);
-	assert_int_equal(json_object_size(d), 21);
+	assert_int_equal(json_object_size(d), 25);
 	expect_text(d, "id", ID);
 	expect_text(d, "state", "active");
 	expect_null(d, "state_reason");
@@ -119,9 +121,12 @@ static void encodes_pools(void **state)
 	expect_text(d, "queueing/until", "2026-01-31T12:01:00.000Z");
 	expect_text(d, "when_full", "error");
 	expect_int(d, "volumes", 2);
+	expect_int(d, "suspect_volumes", 1);
 	expect_int(d, "transaction_id", 9);
 	expect_int(d, "generation", 5);
 	expect_text(d, "created", "2026-01-31T12:00:00.123Z");
+	expect_text(d, "checked", "2026-01-31T12:00:01.000Z");
+	expect_null(d, "copied");
 	assert_true(json_is_true(at(d, "policy/data/auto_extend")));
 	json_decref(d);
 
@@ -129,6 +134,7 @@ static void encodes_pools(void **state)
 	pool->queueing_until_usec = 0;
 	d = tm_encode_pool(pool);
 	expect_null(d, "queueing/until");
+	expect_null(d, "repair_waits_for");
 	json_decref(d);
 
 	/* In fail mode the kernel says nothing else. */
@@ -144,6 +150,8 @@ static void encodes_pools(void **state)
 	pool->status.failed = false;
 	pool->state = TM_POOL_INACTIVE;
 	pool->queueing_since_usec = 0;
+	pool->repair_waits_for = strdup("[{\"volume\":\"v\"}]");
+	assert_non_null(pool->repair_waits_for);
 	(void)snprintf(pool->state_reason, sizeof(pool->state_reason), "The file is gone.");
 	d = tm_encode_pool(pool);
 	expect_null(d, "mode");
@@ -151,7 +159,9 @@ static void encodes_pools(void **state)
 	expect_null(d, "data/free");
 	expect_null(d, "queueing");
 	expect_text(d, "state_reason", "The file is gone.");
+	expect_text(json_array_get(at(d, "repair_waits_for"), 0), "volume", "v");
 	json_decref(d);
+	free(pool->repair_waits_for);
 	free(pool);
 }
 
@@ -201,7 +211,8 @@ static void encodes_volumes(void **state)
 	volume->record.size_bytes = UINT64_MAX;
 	volume->record.dev_id = 7;
 	d = tm_encode_volume(pool, volume);
-	assert_int_equal(json_object_size(d), 12);
+	assert_int_equal(json_object_size(d), 13);
+	expect_null(d, "suspect");
 	expect_text(d, "pool", "tank");
 	expect_int(d, "size", INT64_MAX);
 	expect_null(d, "mapped");
@@ -214,11 +225,15 @@ static void encodes_volumes(void **state)
 	json_decref(d);
 
 	volume->active = true;
+	volume->record.suspect = TM_SUSPECT_NO_SPACE;
+	volume->record.suspect_usec = 1;
 	volume->mapped_valid = true;
 	volume->record.origin = volume->record.id; /* whose name is gone */
 	(void)snprintf(volume->device, sizeof(volume->device), "/dev/thinmgr/tank/home");
 	d = tm_encode_volume(pool, volume);
 	expect_int(d, "mapped", 0);
+	expect_text(at(d, "suspect"), "reason", "no_space");
+	expect_text(at(d, "suspect"), "since", "1970-01-01T00:00:00.000Z");
 	expect_null(d, "origin");
 	expect_text(d, "origin_id", ID);
 	expect_text(d, "device", "/dev/thinmgr/tank/home");

@@ -894,6 +894,12 @@ static void reaches_every_change(void **state)
 		{ "DELETE", "/v1/pools/tank", NULL, TM_CMD_POOL_DELETE },
 		{ "POST", "/v1/pools/tank/activate", NULL, TM_CMD_POOL_ACTIVATE },
 		{ "POST", "/v1/pools/tank/deactivate", NULL, TM_CMD_POOL_DEACTIVATE },
+		{ "POST", "/v1/pools/tank/repair", NULL, TM_CMD_POOL_REPAIR },
+		{ "POST", "/v1/pools/tank/check", NULL, TM_CMD_POOL_CHECK },
+		{ "POST", "/v1/pools/tank/check", "{\"copy\":true}", TM_CMD_POOL_CHECK },
+		{ "POST", "/v1/pools/tank/repair", "{\"force\":true}", TM_CMD_POOL_REPAIR },
+		{ "POST", "/v1/pools/tank/restore-metadata",
+		  "{\"copy\":\"20261123T024512Z-repair\"}", TM_CMD_POOL_RESTORE },
 		{ "POST", "/v1/pools/tank/extend", "{\"data_size\":1073741824}",
 		  TM_CMD_POOL_EXTEND },
 		{ "PATCH", "/v1/pools/tank/policy", "{\"when_full\":\"error\"}",
@@ -904,6 +910,8 @@ static void reaches_every_change(void **state)
 		{ "POST", "/v1/pools/tank/volumes/home/activate", NULL, TM_CMD_VOLUME_ACTIVATE },
 		{ "POST", "/v1/pools/tank/volumes/home/deactivate", NULL,
 		  TM_CMD_VOLUME_DEACTIVATE },
+		{ "POST", "/v1/pools/tank/volumes/home/check", NULL, TM_CMD_VOLUME_CHECK },
+		{ "POST", "/v1/pools/tank/volumes/home/clear-suspect", NULL, TM_CMD_VOLUME_CLEAR },
 	};
 
 	(void)state;

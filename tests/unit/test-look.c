@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "running-core.h"
+#include "store/internal.h"
 
 /* Levels decide: one block above the mark nothing happens, at it the pool grows. */
 static void grows_at_its_mark(void **state)
@@ -49,6 +50,114 @@ static void grows_at_its_mark(void **state)
 	look(f);
 	told(f, "");
 	assert_int_equal(kernel.n_loads, 1);
+}
+
+struct marked {
+	struct fixture *f;
+	unsigned int n,
+		times; /* volumes that were marked in the database when a table was loaded */
+};
+
+static void count_marked(void *userdata)
+{
+	struct marked *m = userdata;
+	struct tm_volume_record *all = NULL;
+	size_t n = 0;
+
+	m->times++;
+	m->n = 0;
+	assert_int_equal(tm_store_load_volumes(m->f->base.core.store, &m->f->pool->record.id, &all,
+					       &n, NULL),
+			 0);
+	for (size_t i = 0; i < n; i++)
+		m->n += all[i].suspect == TM_SUSPECT_NO_SPACE;
+	free(all);
+}
+
+static void give_volumes(struct fixture *f)
+{
+	const struct tm_volume_record v[] = {
+		{ .id = id_of(50), .name = "written", .dev_id = 1, .active = true },
+		{ .id = id_of(51), .name = "resting", .dev_id = 2 },
+		{ .id = id_of(52), .name = "kept", .dev_id = 3, .active = true, .read_only = true },
+	};
+
+	for (size_t i = 0; i < TM_ARRAY_SIZE(v); i++)
+		assert_int_equal(
+			tm_store_put_volume(f->base.core.store, &f->pool->record.id, &v[i], NULL),
+			0);
+	assert_int_equal(tm_pool_set_volumes(f->pool, v, TM_ARRAY_SIZE(v)), 0);
+}
+
+/* Space that is added must not hide that writes were lost: that is in the database by then. */
+static void lost_writes_are_marked_first(void **state)
+{
+	struct fixture *f = *state;
+	struct marked m = { .f = f };
+
+	give_volumes(f);
+	kernel.before_load = count_marked;
+	kernel.userdata = &m;
+	kernel.status.mode = TM_MODE_OUT_OF_DATA_SPACE;
+	kernel.status.error_if_no_space = true;
+	kernel.status.data_used = BLOCKS;
+	look(f);
+	assert_true(m.times > 0);
+	assert_int_equal(m.n, 1);
+	assert_int_equal(kernel.status.mode, TM_MODE_WRITE);
+	assert_non_null(strstr(f->told, "volume-suspect"));
+	assert_null(strstr(strstr(f->told, "volume-suspect") + 1, "volume-suspect"));
+	assert_int_equal(tm_pool_find_volume(f->pool, "written")->record.suspect,
+			 TM_SUSPECT_NO_SPACE);
+	assert_int_equal(tm_pool_find_volume(f->pool, "resting")->record.suspect, TM_SUSPECT_NOT);
+	assert_int_equal(tm_pool_find_volume(f->pool, "kept")->record.suspect, TM_SUSPECT_NOT);
+}
+
+/* Nothing is lost of what waits. */
+static void waiting_writes_are_not_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct marked m = { .f = f };
+
+	give_volumes(f);
+	kernel.before_load = count_marked;
+	kernel.userdata = &m;
+	kernel.status.mode = TM_MODE_OUT_OF_DATA_SPACE;
+	kernel.status.data_used = BLOCKS;
+	look(f);
+	assert_true(m.times > 0);
+	assert_int_equal(m.n, 0);
+	assert_null(strstr(f->told, "volume-suspect"));
+}
+
+static void break_volumes(struct fixture *f, bool broken)
+{
+	assert_int_equal(tm_db_exec(&f->base.core.store->db,
+				    broken ? "ALTER TABLE volumes RENAME TO hidden"
+					   : "ALTER TABLE hidden RENAME TO volumes",
+				    "test", NULL),
+			 0);
+}
+
+/* Where the mark cannot be recorded the pool is left as it is. */
+static void unrecorded_loss(void **state)
+{
+	struct fixture *f = *state;
+
+	give_volumes(f);
+	kernel.status.mode = TM_MODE_OUT_OF_DATA_SPACE;
+	kernel.status.error_if_no_space = true;
+	kernel.status.data_used = BLOCKS;
+	break_volumes(f, true);
+	look(f);
+	assert_int_equal(kernel.n_loads, 0);
+	assert_int_equal(kernel.status.mode, TM_MODE_OUT_OF_DATA_SPACE);
+	assert_non_null(f->pool->retry_timer);
+	break_volumes(f, false);
+	f->pool->data.backoff.not_before_usec = 0;
+	look(f);
+	assert_int_equal(kernel.n_loads, 1);
+	assert_non_null(strstr(f->told, "volume-suspect"));
 }
 
 /* Metadata takes all that lies below at once, by a resume of the same table. */
@@ -453,6 +562,9 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(grows_at_its_mark),
+		TEST(lost_writes_are_marked_first),
+		TEST(waiting_writes_are_not_lost),
+		TEST(unrecorded_loss),
 		TEST(metadata_grows),
 		TEST(says_when_it_does_not_grow),
 		TEST(load_is_refused),

@@ -499,6 +499,9 @@ static void fill(struct tm_op *op)
 	op->policy.sample_seconds = 33;
 	op->when_full = TM_WHEN_FULL_ERROR;
 	op->activate = op->with_volumes = op->pool_was_active = true;
+	op->repair.report = strdup("{\"verdict\":\"accept\"}");
+	assert_non_null(op->repair.report);
+	op->repair.lossless = true;
 }
 
 static void assert_same_volumes(const struct tm_volume_record *a, const struct tm_volume_record *b,
@@ -536,6 +539,8 @@ static void state_comes_back(void **state)
 			fail_msg("%s", err.detail);
 		text_again = tm_op_state_format(again);
 		assert_string_equal(text_again, text);
+		assert_string_equal(again->repair.report, op->repair.report);
+		assert_true(again->repair.lossless);
 		assert_string_equal(again->pool.id.text, op->pool.id.text);
 		assert_string_equal(again->pool.name, op->pool.name);
 		assert_string_equal(again->pool.directory, op->pool.directory);

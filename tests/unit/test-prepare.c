@@ -2,11 +2,14 @@
 /* Commands against the state of a pool: what is refused, with which words, and what steps are
  * given. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -319,6 +322,52 @@ static void renames_and_switches(void **state)
 	refuse(f, TM_ERR_WRONG_STATE, EBUSY, "", "inactive");
 }
 
+/* What is still being lost is not cleared, and what is not there not checked. */
+static void clears_suspects(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_volume *home = tm_pool_find_volume(f->pool, "home");
+
+	home->record.active = home->active = true;
+	(void)command(f, TM_CMD_VOLUME_CLEAR, "home");
+	accept(f);
+	(void)command(f, TM_CMD_VOLUME_CHECK, "home");
+	accept(f);
+	home->active = false;
+	refuse(f, TM_ERR_WRONG_STATE, ENODEV, "", "volume activate");
+	home->active = true;
+	f->pool->status_valid = true;
+	f->pool->status.mode = TM_MODE_READ_ONLY;
+	refuse(f, TM_ERR_WRONG_STATE, EROFS, "", "read_only");
+	(void)command(f, TM_CMD_VOLUME_CLEAR, "home");
+	refuse(f, TM_ERR_WRONG_STATE, EROFS, "", "still");
+	home->record.read_only = true;
+	accept(f);
+	f->pool->state = TM_POOL_INACTIVE;
+	(void)command(f, TM_CMD_VOLUME_CHECK, "home");
+	refuse(f, TM_ERR_WRONG_STATE, EBUSY, "", "inactive");
+}
+
+/* A copy of what lacks something lacks the same. */
+static void snapshots_are_as_suspect(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_volume *home = tm_pool_find_volume(f->pool, "home");
+	struct tm_command *cmd = command(f, TM_CMD_SNAPSHOT_CREATE, NULL);
+
+	home->record.suspect = TM_SUSPECT_FAIL;
+	home->record.suspect_usec = 7;
+	cmd->snapshot.items = calloc(1, sizeof(*cmd->snapshot.items));
+	assert_non_null(cmd->snapshot.items);
+	cmd->snapshot.n_items = 1;
+	(void)snprintf(cmd->snapshot.items[0].volume, sizeof(cmd->snapshot.items[0].volume),
+		       "home");
+	(void)snprintf(cmd->snapshot.items[0].name, sizeof(cmd->snapshot.items[0].name), "copy");
+	accept(f);
+	assert_int_equal(f->op->items[0].suspect, TM_SUSPECT_FAIL);
+	assert_int_equal(f->op->items[0].suspect_usec, 7);
+}
+
 static void extend(struct fixture *f, uint64_t data, uint64_t metadata)
 {
 	struct tm_command *cmd = command(f, TM_CMD_POOL_EXTEND, NULL);
@@ -432,6 +481,52 @@ static void changes_pools(void **state)
 	refuse(f, TM_ERR_BAD_PATH, EINVAL, "/directory", "..");
 }
 
+static void repairs_what_is_broken(void **state)
+{
+	struct fixture *f = *state;
+
+	(void)command(f, TM_CMD_POOL_REPAIR, NULL);
+	refuse(f, TM_ERR_WRONG_STATE, EINVAL, "", "does not need a repair");
+
+	f->pool->status.needs_check = true;
+	f->pool->volumes[1].mapped_valid = true;
+	f->pool->volumes[1].mapped_bytes = 4711;
+	accept(f);
+	assert_true(f->op->activate);
+	assert_true(f->op->repair.last_mapped[0] == UINT64_MAX);
+	assert_int_equal(f->op->repair.last_mapped[1], 4711);
+	assert_non_null(strstr(f->op->repair.copy_name, "Z-repair"));
+	assert_false(f->op->repair.force);
+	f->op->cmd->pool_repair.force = true;
+	accept(f);
+	assert_true(f->op->repair.force);
+	f->op->cmd->pool_repair.force = false;
+	f->pool->record.policy.repair = TM_REPAIR_FORCE;
+	accept(f);
+	assert_true(f->op->repair.force);
+	f->pool->status.needs_check = false;
+	f->pool->status.mode = TM_MODE_READ_ONLY;
+	accept(f);
+	f->pool->status.mode = TM_MODE_OUT_OF_DATA_SPACE; /* space mends that */
+	refuse(f, TM_ERR_WRONG_STATE, EINVAL, "", "out_of_data_space");
+	f->pool->status.failed = true;
+	accept(f);
+
+	/* Of one that is down nothing is known before it is looked. */
+	f->pool->state = TM_POOL_INACTIVE;
+	f->pool->status_valid = false;
+	f->pool->record.active = false;
+	accept(f);
+	assert_false(f->op->activate);
+	f->pool->record.active = true; /* wanted up, and could not be brought up */
+	accept(f);
+	assert_true(f->op->activate);
+	f->pool->state = TM_POOL_UNCERTAIN;
+	accept(f);
+	f->pool->unsettled = true;
+	refuse(f, TM_ERR_WRONG_STATE, EBUSY, "", "cut off");
+}
+
 static void knows_generations(void **state)
 {
 	struct fixture *f = *state;
@@ -505,12 +600,75 @@ static void fills_defaults(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* That the copy is there; the rest is seen when its turn comes. */
+static void goes_back_to_what_is_kept(void **state)
+{
+	struct fixture *f = *state;
+	char path[TM_PATH_SIZE + 128], kept[TM_PATH_SIZE + 32];
+	struct tm_command *cmd = command(f, TM_CMD_POOL_RESTORE, NULL);
+	int fd;
+
+	(void)snprintf(cmd->pool_restore.copy, sizeof(cmd->pool_restore.copy),
+		       "20261123T024512Z-repair");
+	cmd->pool_restore.force = true;
+	refuse(f, TM_ERR_NOT_FOUND, ENOENT, "", "no copy 20261123T024512Z-repair");
+
+	(void)snprintf(kept, sizeof(kept), "%s/kept", f->pool->record.directory);
+	(void)snprintf(path, sizeof(path), "%s/%s", kept, cmd->pool_restore.copy);
+	assert_int_equal(mkdir(kept, 0700), 0);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(close(fd), 0);
+	f->pool->state = TM_POOL_UNCERTAIN;
+	accept(f);
+	assert_string_equal(f->op->repair.from, cmd->pool_restore.copy);
+	assert_true(f->op->repair.force);
+	assert_true(f->op->activate);
+	assert_non_null(strstr(f->op->repair.copy_name, "Z-restore"));
+	assert_int_equal(f->op->repair.metadata_bytes, 4 * TM_MIB);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(kept), 0);
+}
+
+/* One that is up has to be able to make a metadata snapshot; one that is down is read as it is. */
+static void checks_what_can_be_read(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_command *cmd = command(f, TM_CMD_POOL_CHECK, NULL);
+
+	accept(f);
+	assert_false(f->op->check.keep);
+	assert_string_equal(f->op->repair.copy_name, "");
+	cmd->pool_check.copy = true;
+	accept(f);
+	assert_true(f->op->check.keep);
+	assert_non_null(strstr(f->op->repair.copy_name, "Z-copy"));
+	f->pool->status.needs_check = true;
+	refuse(f, TM_ERR_NEEDS_CHECK, EROFS, "", "needs_check");
+	f->pool->state = TM_POOL_INACTIVE;
+	accept(f);
+	assert_false(f->op->pool_was_active);
+	f->pool->state = TM_POOL_UNCERTAIN;
+	refuse(f, TM_ERR_WRONG_STATE, EBUSY, "", "uncertain");
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(makes_volumes), TEST(needs_a_writable_pool), TEST(makes_snapshots),
-		TEST(resizes),       TEST(renames_and_switches),  TEST(extends),
-		TEST(changes_pools), TEST(knows_generations),     cmocka_unit_test(fills_defaults),
+		TEST(makes_volumes),
+		TEST(needs_a_writable_pool),
+		TEST(makes_snapshots),
+		TEST(resizes),
+		TEST(renames_and_switches),
+		TEST(clears_suspects),
+		TEST(snapshots_are_as_suspect),
+		TEST(extends),
+		TEST(changes_pools),
+		TEST(repairs_what_is_broken),
+		TEST(goes_back_to_what_is_kept),
+		TEST(checks_what_can_be_read),
+		TEST(knows_generations),
+		cmocka_unit_test(fills_defaults),
 	};
 
 	return cmocka_run_group_tests_name("prepare", tests, NULL, NULL);

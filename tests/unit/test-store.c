@@ -120,7 +120,14 @@ static struct tm_pool_record pool_of(unsigned int n, const char *name)
 			.metadata = { false, 21, 31, 8192, 77 },
 			.activate_at_start = true,
 			.sample_seconds = 15,
+			.repair = TM_REPAIR_MANUAL,
+			.keep_copies = 3,
+			.keep_days = 99,
+			.copy_hours = 77,
+			.check_days = 66,
 		},
+		.checked_usec = 1234567890123457,
+		.copied_usec = 1234567890123458,
 		.created_usec = 1234567890123456,
 	};
 
@@ -196,6 +203,13 @@ static void assert_same_pool(const struct tm_pool_record *a, const struct tm_poo
 	}
 	assert_int_equal(a->policy.activate_at_start, b->policy.activate_at_start);
 	assert_int_equal(a->policy.sample_seconds, b->policy.sample_seconds);
+	assert_int_equal(a->policy.repair, b->policy.repair);
+	assert_int_equal(a->policy.keep_copies, b->policy.keep_copies);
+	assert_int_equal(a->policy.keep_days, b->policy.keep_days);
+	assert_int_equal(a->policy.copy_hours, b->policy.copy_hours);
+	assert_int_equal(a->policy.check_days, b->policy.check_days);
+	assert_int_equal(a->checked_usec, b->checked_usec);
+	assert_int_equal(a->copied_usec, b->copied_usec);
 	assert_int_equal(a->created_usec, b->created_usec);
 }
 
@@ -267,6 +281,31 @@ static void test_sizes_are_apart(void **state)
 	assert_int_equal(err.code, TM_ERR_NOT_FOUND);
 }
 
+static void test_checks_are_apart(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_pool_record p = pool_of(1, "one"), out;
+	struct tm_uuid nobody = id_of(7);
+	struct tm_error err = { 0 };
+
+	p.checked_usec = p.copied_usec = 0;
+	assert_int_equal(tm_store_put_pool(f->store, &p, NULL), 0);
+	assert_int_equal(tm_store_set_checked(f->store, &p.id, 1234, 1233, NULL), 0);
+	/* What was read before does not make it unchecked. */
+	p.policy.copy_hours = 1;
+	assert_int_equal(tm_store_put_pool(f->store, &p, NULL), 0);
+	close_both(f);
+	open_writer(f);
+	assert_int_equal(tm_store_load_pool(f->store, &p.id, &out, NULL), 0);
+	p.checked_usec = 1234;
+	p.copied_usec = 1233;
+	assert_same_pool(&p, &out);
+	open_reader(f);
+
+	assert_int_equal(tm_store_set_checked(f->store, &nobody, 1, 1, &err), -ENOENT);
+	assert_int_equal(err.code, TM_ERR_NOT_FOUND);
+}
+
 static void test_uncertain_is_kept(void **state)
 {
 	struct fixture *f = *state;
@@ -316,6 +355,60 @@ static void test_names_are_unique(void **state)
 	assert_int_equal(tm_store_load_volumes(f->store, &one, &all, &n, NULL), 0);
 	assert_int_equal(n, 1);
 	free(all);
+}
+
+static void expect_suspect(struct fixture *f, const char *expected)
+{
+	struct tm_volume_record *all = NULL;
+	struct tm_uuid one = id_of(1);
+	char found[512] = "";
+	size_t n = 0;
+
+	assert_int_equal(tm_store_load_volumes(f->store, &one, &all, &n, NULL), 0);
+	for (size_t i = 0; i < n; i++)
+		(void)snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s:%s@%u ",
+			       all[i].name, tm_suspicion_name(all[i].suspect),
+			       (unsigned int)all[i].suspect_usec);
+	assert_string_equal(found, expected);
+	free(all);
+}
+
+static void test_suspect(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_volume_record v[4];
+	struct tm_uuid one = id_of(1);
+
+	put_pool(f, 1, "one");
+	for (unsigned int i = 0; i < 4; i++) {
+		const char name[] = { (char)('a' + i), '\0' };
+
+		v[i] = volume_of(10 + i, name);
+		v[i].active = i != 1;
+		v[i].read_only = i == 2;
+		v[i].created_usec = 100 + i;
+		assert_int_equal(tm_store_put_volume(f->store, &one, &v[i], NULL), 0);
+	}
+	expect_suspect(f, "a:@0 b:@0 c:@0 d:@0 ");
+	/* Those that it touches, and of an event in time only those that were there. */
+	assert_int_equal(tm_store_suspect_pool(f->store, &one, TM_SUSPECT_FAIL, 102, 102, NULL), 0);
+	expect_suspect(f, "a:fail@102 b:@0 c:@0 d:@0 ");
+	assert_int_equal(tm_store_suspect_pool(f->store, &one, TM_SUSPECT_NO_SPACE, 7, 0, NULL), 0);
+	expect_suspect(f, "a:fail@102 b:@0 c:@0 d:no_space@7 ");
+	/* An operation that knows nothing of it does not undo it. */
+	v[0].size_bytes += 4096;
+	assert_int_equal(tm_store_put_volume(f->store, &one, &v[0], NULL), 0);
+	assert_int_equal(tm_store_set_suspect(f->store, &v[3].id, TM_SUSPECT_NOT, 500, NULL), 0);
+	expect_suspect(f, "a:fail@102 b:@0 c:@0 d:@500 ");
+	/* What was before that does not count again. */
+	assert_int_equal(tm_store_suspect_pool(f->store, &one, TM_SUSPECT_FAIL, 499, 499, NULL), 0);
+	expect_suspect(f, "a:fail@102 b:@0 c:@0 d:@500 ");
+	/* A new row says what it is. */
+	v[0] = volume_of(20, "e");
+	v[0].suspect = TM_SUSPECT_REPAIRED;
+	v[0].suspect_usec = 9;
+	assert_int_equal(tm_store_put_volume(f->store, &one, &v[0], NULL), 0);
+	expect_suspect(f, "a:fail@102 b:@0 c:@0 d:@500 e:repaired@9 ");
 }
 
 static void test_volume_round_trip(void **state)
@@ -1415,9 +1508,11 @@ int main(void)
 		TEST(test_file_is_private),
 		TEST(test_pool_round_trip),
 		TEST(test_sizes_are_apart),
+		TEST(test_checks_are_apart),
 		TEST(test_uncertain_is_kept),
 		TEST(test_names_are_unique),
 		TEST(test_volume_round_trip),
+		TEST(test_suspect),
 		TEST(test_delete_pool_takes_its_own),
 		TEST(test_transactions),
 		TEST(test_threads),

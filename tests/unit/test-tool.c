@@ -43,9 +43,7 @@ static void tells_how_they_end(void **state)
 		/* Nothing comes in. */
 		{ { "/bin/cat" }, 0, "" },
 		{ { "/bin/sh", "-c", "exit 77" }, 77, "" },
-		{ { "/bin/sh", "-c", "kill -KILL $$" }, 128 + SIGKILL, "" },
-		/* The daemon blocks signals; what it runs has none blocked. */
-		{ { "/bin/sh", "-c", "kill -TERM $$; exit 3" }, 128 + SIGTERM, "" },
+		{ { "/bin/sh", "-c", "kill -ABRT $$" }, 128 + SIGABRT, "" },
 		/* Both streams, in one line, without the end's newlines. */
 		{ { "/bin/sh", "-c", "echo a; echo b >&2; echo; echo" }, 0, "a b" },
 		/* No shell looks at arguments. */
@@ -110,6 +108,31 @@ static void needs_the_program(void **state)
 	}
 }
 
+/* Ended by others, as by the kernel for want of memory, it has not said what it thinks. */
+static void ended_by_others(void **state)
+{
+	static const char *const argv[][4] = {
+		{ "/bin/sh", "-c", "echo all is well; kill -KILL $$", NULL },
+		/* The daemon blocks signals; what it runs has none blocked. */
+		{ "/bin/sh", "-c", "kill -TERM $$; exit 3", NULL },
+	};
+	sigset_t block, before;
+
+	(void)state;
+	(void)sigemptyset(&block);
+	(void)sigaddset(&block, SIGTERM);
+	assert_int_equal(sigprocmask(SIG_BLOCK, &block, &before), 0);
+	for (size_t i = 0; i < 2; i++) {
+		struct tm_tool_result result;
+		struct tm_error err = { 0 };
+
+		assert_int_equal(tm_tool_run(argv[i], 20, &result, &err), -EINTR);
+		assert_int_equal(err.code, TM_ERR_TOOL_FAILED);
+		assert_non_null(strstr(err.detail, i ? "signal 15" : "signal 9"));
+	}
+	assert_int_equal(sigprocmask(SIG_SETMASK, &before, NULL), 0);
+}
+
 /* One that does not end is killed, whether it still holds its output or not. */
 static void kills_after_the_limit(void **state)
 {
@@ -132,12 +155,61 @@ static void kills_after_the_limit(void **state)
 	}
 }
 
+struct taken {
+	size_t bytes, most;
+	unsigned int sum;
+};
+
+static int take(void *userdata, const char *data, size_t len, struct tm_error *err)
+{
+	struct taken *t = userdata;
+
+	for (size_t i = 0; i < len; i++)
+		t->sum += (unsigned char)data[i];
+	t->bytes += len;
+	return t->most && t->bytes > t->most
+		       ? tm_error_set(err, TM_ERR_NO_SPACE, ENOSPC, "That is too much.")
+		       : 0;
+}
+
+/* All that one prints, with what it complains of kept apart. */
+static void hands_on_everything(void **state)
+{
+	static const char *const much[] = { "/bin/sh", "-c",
+					    "head -c 3000000 /dev/zero | tr '\\0' '\\1'; "
+					    "echo broken >&2; exit 3",
+					    NULL };
+	static const char *const endless[] = { "/usr/bin/yes", NULL };
+	static const char *const hangs[] = { "/bin/sleep", "600", NULL };
+	struct tm_tool_result result;
+	struct tm_error err = { 0 };
+	struct taken t = { 0 };
+
+	(void)state;
+	assert_int_equal(tm_tool_read(much, 20, take, &t, &result, &err), 0);
+	assert_int_equal(t.bytes, 3000000);
+	assert_int_equal(t.sum, 3000000);
+	assert_int_equal(result.status, 3);
+	assert_string_equal(result.output, "broken");
+
+	t = (struct taken){ .most = 100000 };
+	assert_int_equal(tm_tool_read(endless, 600, take, &t, &result, &err), -ENOSPC);
+	assert_int_equal(err.code, TM_ERR_NO_SPACE);
+	assert_string_equal(err.detail, "That is too much.");
+
+	err = (struct tm_error){ 0 };
+	t = (struct taken){ 0 };
+	assert_int_equal(tm_tool_read(endless, 1, take, &t, &result, &err), -ETIMEDOUT);
+	assert_int_equal(tm_tool_read(hangs, 1, take, &t, &result, NULL), -ETIMEDOUT);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(finds_programs),        cmocka_unit_test(tells_how_they_end),
-		cmocka_unit_test(keeps_the_beginning),   cmocka_unit_test(needs_the_program),
-		cmocka_unit_test(kills_after_the_limit),
+		cmocka_unit_test(finds_programs),      cmocka_unit_test(tells_how_they_end),
+		cmocka_unit_test(keeps_the_beginning), cmocka_unit_test(needs_the_program),
+		cmocka_unit_test(ended_by_others),     cmocka_unit_test(kills_after_the_limit),
+		cmocka_unit_test(hands_on_everything),
 	};
 
 	return cmocka_run_group_tests_name("tool", tests, NULL, NULL);
