@@ -132,7 +132,8 @@ vm-check: ## Cases on a real kernel in a VM; SUITE=bookworm|trixie TARGET=ours|s
 	@tests/vm/run $(vm_options) --cases $(T)
 
 # What runs on the debug kernel: all about the target, and the manager's main work on it.
-DEBUG_CASES := module kernel-interface kernel-faults kernel-model kernel-inject lifecycle extend
+DEBUG_CASES := module kernel-interface kernel-format kernel-unreadable kernel-faults kernel-model kernel-cache kernel-order \
+	kernel-crash kernel-lvm kernel-inject kernel-long lifecycle extend
 
 .PHONY: kernel-debug-check
 kernel-debug-check: ## The module under KASAN, lockdep, kmemleak and injected faults; SUITE= T=name
@@ -144,9 +145,9 @@ vm-shell: ## A shell in a VM with the package installed; SUITE= TARGET=
 	@tests/vm/run $(vm_options) --install --shell
 
 .PHONY: demo
-demo: ## From nothing to a pool kept from running out, in a VM; KEEP=1 leaves it running
+demo: ## From nothing to a pool kept from running out, in a VM; CASE=repair: one that breaks; KEEP=1 leaves it running
 	@packaging/install-deps --check --vm || packaging/install-deps --vm
-	@tests/vm/run $(vm_options) --demo
+	@tests/vm/run $(vm_options) --demo $(CASE)
 
 .PHONY: bench
 bench: ## Measure against a bare libdevmapper program and LVM2; results in build/bench.json

@@ -36,7 +36,7 @@ SYNCS = 256            # a flush costs as much as many writes
 COLD = 1_000_000       # mappings in the metadata that is read cold
 DATA_GIB = 64          # of which nothing is kept in memory
 META_MIB, KEPT_MIB = 128, 192
-FIO_SECONDS, FIO_BLOCKS, SAMPLE = 5, 16384, 0.25
+FIO_SECONDS, FIO_BLOCKS, SAMPLE = 5, 16384, 0.02
 SHAPES = ((1, 1), (1, 8), (8, 8))   # volumes, and how many I/Os are under way at once
 NULLB = Path("/sys/kernel/config/nullb")
 

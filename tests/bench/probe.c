@@ -40,13 +40,16 @@
 #include "dm/dm.h"
 #include "logic/thin-status.h"
 
-#define FIRST_MESSAGE_ID  1000000 /* device ids no manager gives out */
-#define LAST_ID           ((1U << 24) - 1)
-#define FILL_BYTES        ((size_t)1 << 20)
-#define FILL_REST_MS      500
-#define FILL_DEVICES      8  /* made in a row: as slowly */
-#define DATA_DISTANCE     8  /* blocks from the mark while the pool settles */
-#define METADATA_DISTANCE 14 /* more than the transaction of a message takes for a moment */
+#define FIRST_MESSAGE_ID 1000000 /* device ids no manager gives out */
+#define LAST_ID          ((1U << 24) - 1)
+#define FILL_BYTES       ((size_t)1 << 20)
+#define FILL_REST_MS     500
+#define FILL_DEVICES     8 /* made in a row: as slowly */
+#define DATA_DISTANCE    8 /* blocks from the mark while the pool settles */
+/* More than the transaction of a message takes for a moment. Ours speaks up in the middle of one.
+ */
+#define METADATA_DISTANCE     14
+#define OUR_METADATA_DISTANCE 40
 /*
  * Of metadata used while the pool settles: below LVM2's threshold, and below what thinmgrd adds to
  * its own for the kernel's reserve.
@@ -180,6 +183,16 @@ static void leave_data(const struct probe *p, uint64_t blocks)
 		use_blocks(p, room - blocks);
 }
 
+static bool is_ours(void)
+{
+	return access("/sys/module/dm_thinmgr", F_OK) == 0;
+}
+
+static uint64_t metadata_distance(void)
+{
+	return is_ours() ? OUR_METADATA_DISTANCE : METADATA_DISTANCE;
+}
+
 static uint64_t metadata_free(const struct probe *p)
 {
 	struct tm_thin_pool_status s = status(p);
@@ -187,14 +200,19 @@ static uint64_t metadata_free(const struct probe *p)
 	return s.metadata_total - s.metadata_used;
 }
 
-/* Use metadata until @blocks are free: a thin device without data takes one block. */
+/*
+ * Use metadata until @blocks are free: a thin device without data takes one block. Where there
+ * becomes more of it meanwhile that would never be: then no more is used.
+ */
 static void leave_metadata(struct probe *p, uint64_t blocks, bool slowly)
 {
+	const uint64_t total = status(p).metadata_total;
 	struct tm_error err = { 0 };
 	unsigned int made = 0;
 	char message[64];
 
-	while (metadata_free(p) > blocks && p->next_id < LAST_ID) {
+	while (metadata_free(p) > blocks && p->next_id < LAST_ID &&
+	       status(p).metadata_total == total) {
 		(void)snprintf(message, sizeof(message), "create_thin %u", p->next_id++);
 		if (tm_dm_message(p->dm, p->pool, message, &err) < 0 && err.errnum != EEXIST)
 			die("create_thin", &err);
@@ -332,7 +350,7 @@ static unsigned int cross(struct probe *p, uint64_t size, uint32_t event,
 
 			if (room < 2 * LEAVES)
 				break;
-			leave_metadata(p, room - METADATA_DISTANCE / 2, false);
+			leave_metadata(p, room - metadata_distance() / 2, false);
 			if (event_nr(p) != event)
 				return writes;
 			still(p, size, event);
@@ -350,7 +368,7 @@ static uint64_t metadata_mark(uint64_t total)
 {
 	const uint64_t mark = total / 4 < 1024 ? total / 4 : 1024;
 
-	if (access("/sys/module/dm_thinmgr", F_OK) == 0)
+	if (is_ours())
 		return mark;
 	return mark - (total / 10 < 1024 ? total / 10 : 1024);
 }
@@ -425,7 +443,7 @@ static void run_round(struct probe *p)
 	if (p->steady) {
 		/* from where it is */
 	} else if (p->metadata) {
-		leave_metadata(p, metadata_mark(size) + METADATA_DISTANCE, false);
+		leave_metadata(p, metadata_mark(size) + metadata_distance(), false);
 	} else {
 		/* Our target speaks up with the write that reaches the mark, others with the next.
 		 */

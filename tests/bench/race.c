@@ -6,7 +6,7 @@
  *
  * Writes MIB from the volume's beginning, past the page cache, a MiB at a time, each once the one
  * before is done; so the longest time one write took is the longest anybody had to wait.
- * Prints one JSON object.
+ * Prints one JSON object, with the longest of them and when they began (CLOCK_MONOTONIC).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,12 +21,32 @@
 #include "common/fsutil.h"
 
 #define WRITE_BYTES ((size_t)1 << 20)
+#define STALLS      8
+
+/* A write that took long. */
+struct stall {
+	uint64_t usec, began, mib;
+};
+
+/* @list is sorted, the longest first. */
+static void note(struct stall list[STALLS], struct stall one)
+{
+	for (int i = 0; i < STALLS; i++) {
+		if (one.usec > list[i].usec) {
+			const struct stall moved = list[i];
+
+			list[i] = one;
+			one = moved;
+		}
+	}
+}
 
 int main(int argc, char **argv)
 {
 	tm_auto_close int fd = -1;
 	tm_auto_free unsigned char *buffer = NULL;
-	uint64_t began, before, now, longest = 0, longest_at = 0, mib, i, over_100 = 0;
+	uint64_t began, before, now, mib, i, over_100 = 0;
+	struct stall stalls[STALLS] = { 0 };
 
 	if (argc != 3) {
 		(void)fprintf(stderr, "usage: race VOLUME MIB\n");
@@ -48,17 +68,17 @@ int main(int argc, char **argv)
 			return EXIT_FAILURE;
 		}
 		now = tm_now_monotonic_usec();
-		if (now - before > longest) {
-			longest = now - before;
-			longest_at = i;
-		}
+		note(stalls, (struct stall){ .usec = now - before, .began = before, .mib = i });
 		over_100 += now - before > 100000;
 		before = now;
 	}
 	printf("{\"mib\": %" PRIu64 ", \"seconds\": %.3f, \"mib_per_s\": %.1f, "
-	       "\"longest_stall_ms\": %.3f, \"longest_stall_at_mib\": %" PRIu64
-	       ", \"writes_over_100_ms\": %" PRIu64 "}\n",
+	       "\"longest_stall_ms\": %.3f, \"writes_over_100_ms\": %" PRIu64 ", \"stalls\": [",
 	       mib, (double)(before - began) / 1e6, (double)mib * 1e6 / (double)(before - began),
-	       (double)longest / 1e3, longest_at, over_100);
+	       (double)stalls[0].usec / 1e3, over_100);
+	for (i = 0; i < STALLS && stalls[i].usec; i++)
+		printf("%s{\"ms\": %.3f, \"began_ms\": %.3f, \"mib\": %" PRIu64 "}", i ? ", " : "",
+		       (double)stalls[i].usec / 1e3, (double)stalls[i].began / 1e3, stalls[i].mib);
+	printf("]}\n");
 	return EXIT_SUCCESS;
 }

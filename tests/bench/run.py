@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, "/usr/local/lib/thinlab")
+import repair  # noqa: E402
 import tm  # noqa: E402
 
 MIB = 1 << 20
@@ -56,6 +57,12 @@ p:bench/load table_load
 r:bench/load_end table_load
 p:bench/resume dev_suspend
 r:bench/resume_end dev_suspend
+p:bench/suspend dm_suspend
+r:bench/suspend_end dm_suspend
+p:bench/allocate vfs_fallocate
+r:bench/allocate_end vfs_fallocate
+p:bench/sync vfs_fsync_range
+r:bench/sync_end vfs_fsync_range
 """
 STOCK_PROBES = """
 p:bench/larger_data dm_pool_resize_data_dev blocks=%si:u64
@@ -474,8 +481,15 @@ def extend(system: System, kind: str, rounds: int, phase: random.Random) -> list
     return results
 
 
-def race(system: System) -> dict:
-    system.make(RACE_START, 8)
+def meanwhile(marks: list[Mark], stall: dict) -> list[str]:
+    """What the kernel was asked to do while a write took long."""
+    until = stall["began_ms"] + stall["ms"]
+    return [f"{m.name} of {m.task} after {m.ms - stall['began_ms']:.1f} ms" for m in marks
+            if stall["began_ms"] <= m.ms <= until]
+
+
+def race(system: System, start_mib: int = RACE_START) -> dict:
+    system.make(start_mib, 8)
     (TRACE / "events/bench/status/enable").write_text("0")
     (TRACE / "events/bench/status_end/enable").write_text("0")
     trace_clear()
@@ -495,9 +509,14 @@ def race(system: System) -> dict:
         out_ms += marks[-1].ms - since
     status = tm.thin_status(system.pool)
     system.remove()
+    stalls = [{**stall, "meanwhile": meanwhile(marks, stall)} for stall in done["stalls"]]
     return {"out_of_data_space_ms": round(out_ms, 3),
             "longest_stall_ms": done["longest_stall_ms"], "mib_per_s": done["mib_per_s"],
             "writes_over_100_ms": done["writes_over_100_ms"],
+            "longest_at_extension_ms": max(
+                (s["ms"] for s in stalls if any(m.startswith("larger_data ") for m in s["meanwhile"])), default=None),
+            "stalls": stalls,
+            "suspends": sum(m.name == "suspend" for m in marks),
             "extensions": sum(m.name == "larger_data" for m in marks),
             "final_mib": status.data_total * BLOCK // MIB}
 
@@ -646,8 +665,20 @@ def table(bench: dict) -> str:
         for key, text, aim in (
                 ("out_of_data_space_ms", "  time out of data space, ms", "aim: none"),
                 ("longest_stall_ms", "  longest stall of a write, ms", "aim: a tenth of LVM2's"),
+                ("longest_at_extension_ms", "  longest stall at an extension, ms", "aim: as an extension of the floor"),
+                ("suspends", "  devices suspended", "aim: none"),
                 ("mib_per_s", "  written, MiB/s", "")):
             row(text, [bench["race"].get(s, {}).get(key) for s in systems], aim)
+        row("  the same stall in a pool that is large, ms",
+            [bench["race"].get(s, {}).get("large", {}).get("longest_stall_ms") for s in systems])
+    done = bench.get("repair")
+    if done:
+        lines.append(f"repair of a pool with {done['mappings']} mappings")
+        row("  thin_check, thin_repair, thin_check by hand, s", [done["by_hand_s"]])
+        row("  by thinmgrd, s", [done["by_thinmgrd_s"]])
+        row("  times that by hand", [done["ratio"]], "aim: at most 1.25")
+        row("  memory of the daemon before, KiB", [done["memory_kib"]])
+        row("  and at most meanwhile, KiB", [done["memory_peak_kib"]], "aim: flat")
     m = bench.get("many")
     if m:
         lines.append(f"{m['pools']} pools, all but one at rest")
@@ -690,8 +721,8 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-PARTS = ("data", "metadata", "tie", "steady", "race", "idle", "many")
-USUAL = set(PARTS) - {"many"}
+PARTS = ("data", "metadata", "tie", "steady", "race", "idle", "many", "repair")
+USUAL = set(PARTS) - {"many", "repair"}
 
 
 def main() -> int:
@@ -725,11 +756,14 @@ def main() -> int:
             racer = Thinmgr(True, RACE_MOST) if system.name == "thinmgr" else system
             say(f"bench: {system.name}, race: {RACE_WRITE} MiB")
             bench["race"][system.name] = race(racer)
+            # What a write may take without any extension, in the same place.
+            roomy = Thinmgr(True, 3 * RACE_WRITE) if system.name == "thinmgr" else system
+            bench["race"][system.name]["large"] = race(roomy, 2 * RACE_WRITE)
             say(f"bench: {system.name}, race: {bench['race'][system.name]}")
         system.stop()
     bench["extend"] = {kind: summary(by_system) for kind, by_system in results.items()}
     # At the end, for many pools take long to remove: the machine is thrown away.
-    if parts & {"idle", "many"}:
+    if parts & {"idle", "many", "repair"}:
         ram_disks(16 * 1024)
         Thinmgr().start()
     if "idle" in parts:
@@ -738,6 +772,8 @@ def main() -> int:
     if "many" in parts and "thinmgr" in results.get("data", {}):
         bench["many"] = many(args.pools, 5, results["data"]["thinmgr"])
         say(f"bench: {args.pools} pools: {bench['many']}")
+    if "repair" in parts:
+        bench["repair"] = repair.run(PLACE, min(args.rounds, 3), say)
     args.result.write_text(json.dumps(bench, indent=1) + "\n")
     say(table(bench))
     trace_remove()

@@ -52,6 +52,20 @@ class Scanner(unittest.TestCase):
         text = "WARNING: CPU: 0 at a.c:1\nWARNING: CPU: 0 at b.c:2\n"
         self.assertEqual(scan.bad_lines(text, [r"at a\.c"]), ["WARNING: CPU: 0 at b.c:2"])
 
+    def test_a_provoked_report_is_allowed_with_its_stack_and_no_more(self) -> None:
+        stack = ["CPU: 1 PID: 227 Comm: python3 Tainted: G           O       6.1.192 #1",
+                 "Call Trace:", " <TASK>", " ? lockdep_hardirqs_on_prepare+0x1/0x2", " </TASK>"]
+        other = ["BUG: KASAN: slab-use-after-free in pool_map+0x1/0x2", *stack]
+        text = "\n".join(["python3: page allocation failure: order:0", *stack, *other])
+        self.assertEqual(scan.bad_lines(text, ["page allocation failure"]),
+                         [line for line in other if scan.BAD.search(line)])
+        # One without a stack takes none of another.
+        text = "\n".join(["python3: page allocation failure: order:0", *other])
+        self.assertEqual(len(scan.bad_lines(text, ["page allocation failure"])), 4)
+        # A pattern can ask for what is in the stack.
+        self.assertEqual(scan.bad_lines("\n".join(other), ["use-after-free.*lockdep"]), [])
+        self.assertEqual(len(scan.bad_lines("\n".join([*other, "fine", *other]), ["use-after-free.*other"])), 8)
+
     def test_growing_file_is_read_once_and_by_whole_lines(self) -> None:
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / "console"

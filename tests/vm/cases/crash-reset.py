@@ -3,8 +3,7 @@
 
 The steps come from the daemon's own list. After each boot the pools whose policy says so are back
 with their volumes, what was synced is there, the metadata is clean, and all that tells of pools
-agrees. Without FULL=1 every third step has its turn. The daemon arms the fault from a drop-in below
-/run, which the reset takes away.
+agrees. Without FULL=1 every third step has its turn.
 """
 
 import os
@@ -15,20 +14,16 @@ from pathlib import Path
 
 import crashlab
 import tm
+from resets import arm, boot_id, wait_booted
 
 HOST = True
 OWN_BOOT = True
 LIMIT = 900
 KINDS = ("pool-extend", "snapshot-create")
 BASE = Path("/srv/crash-reset")
-FAULT = Path("/run/systemd/system/thinmgrd.service.d/fault.conf")
 
 
 # ---- in the machine ------------------------------------------------------------------------------
-
-def boot_id():
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
 
 def world():
     w = crashlab.World(tm.Case("crash-reset"), None)
@@ -53,17 +48,6 @@ def set_up():
 
 def points():
     return [[p.kind, p.step, p.done] for p in crashlab.points() if p.kind in KINDS and p.when == "before"]
-
-
-def arm(kind, step):
-    """The state before, with the fault armed."""
-    before = crashlab.state()
-    FAULT.parent.mkdir(parents=True, exist_ok=True)
-    FAULT.write_text(f"[Service]\nEnvironment=THINMGR_FAULT=reset:{kind}:{step}:before\n")
-    tm.sh(["systemctl", "daemon-reload"])
-    tm.sh(["systemctl", "restart", "thinmgrd"])
-    tm.wait_ready()
-    return before
 
 
 def provoke(kind):
@@ -131,29 +115,6 @@ def finish():
 
 # ---- on the host ---------------------------------------------------------------------------------
 
-def wait_booted(t, before, provoked, limit=180):
-    """Until the machine, which resets itself, is up as another boot."""
-    end = time.monotonic() + limit
-    why = "it goes on as it was"
-    while time.monotonic() < end:
-        time.sleep(1)
-        try:
-            t.vm.wait_up(30)
-            now = t.call("boot_id", limit=30)
-        except Exception as err:
-            why = str(err)
-            continue
-        if now != before:
-            return now
-        if provoked.poll() is not None:
-            break
-    provoked.kill()
-    t.log(f"what asked for it said: {provoked.stdout.read().decode(errors='replace')}")
-    console = t.vm.console.read_text(errors="replace").splitlines()
-    t.log("the end of the console:\n" + "\n".join(console[-30:]))
-    raise tm.Failed(f"the machine did not reset within {limit} s: {why}")
-
-
 def under_load(t, kept):
     """The reset comes at a moment of the host's choosing while the pool grows by itself."""
     seed = int(time.time())
@@ -192,7 +153,7 @@ def run(t):
     for kind, step, done in chosen:
         began = time.monotonic()
         boot = t.call("boot_id")
-        before = t.call("arm", kind, step)
+        before = t.call("arm", f"{kind}:{step}:before")
         provoked = t.start("provoke", kind)
         wait_booted(t, boot, provoked)
         provoked.kill()

@@ -11,7 +11,7 @@ import dataclasses
 import crashlab
 import tm
 
-LIMIT = 900
+LIMIT = 1500
 
 
 def points():
@@ -48,12 +48,12 @@ def strike(w, point):
     if not point.done:
         w.t.equal(record["error"]["type"], "urn:thinmgr:error:internal", record["error"]["detail"])
     wanted = crashlab.expected(before, scenario, point.done)
-    crashlab.same_state(crashlab.state(), wanted, f"at {point}")
     claims = {"n": w.scratch / "n"} if scenario.unknown and not point.done else None
     deep = {"n", "a", "b"} if point.kind.startswith("pool") else {"a"}
     if point.done:  # what was put off is made good by a start
         w.daemon.stop()
         w.daemon.start()
+    crashlab.same_state(crashlab.state(), wanted, f"at {point}")
     crashlab.verify_soon(w.scratch, deep, claims)
     w.verify_data()
     if not point.done:

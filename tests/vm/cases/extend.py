@@ -23,6 +23,7 @@ MIB = pools.MIB
 TIMEOUTS = [Path(f"/sys/module/{module}/parameters/no_space_timeout")
             for module in ("dm_thinmgr", "dm_thin_pool")]
 PATIENCE = 10  # the kernel's, in seconds, while this runs
+TRACING = Path("/sys/kernel/tracing")
 
 
 def when(text):
@@ -131,6 +132,45 @@ def fast_writer(t):
     t.log(f"384 MiB: {spaces.count('data')} steps of data, {spaces.count('metadata')} of metadata; "
           f"reaction {times['median'] / 1000:.1f} ms, slowest {times['slowest'] / 1000:.1f} ms")
     pools.destroy("race")
+
+
+def suspends(t):
+    """How often a device was suspended, counted by the kernel from now on; None where it cannot."""
+    if not (TRACING / "kprobe_events").exists():
+        return lambda: None
+    group = "thinmgr_test"
+    with (TRACING / "kprobe_events").open("a") as file:
+        file.write(f"p:{group}/suspend dm_suspend\n")
+    t.defer((TRACING / "kprobe_events").write_text, "")
+    enabled = TRACING / f"events/{group}/suspend/enable"
+    enabled.write_text("1\n")
+    t.defer(enabled.write_text, "0\n")
+
+    def hits():
+        return sum(int(line.split()[1]) for line in (TRACING / "kprobe_profile").read_text().splitlines()
+                   if line.split()[0] == "suspend")
+    before = hits()
+    return lambda: hits() - before
+
+
+def nothing_suspended(t):
+    """With our target no device stands still for a step of data, nor while the next is armed."""
+    pools.create(t, "still", 64, policy={"data": {"maximum": 1024 * MIB}, "metadata": {"auto_extend": False}})
+    device = pools.volume("still", "v", 1024)
+    mapping = tm.sh(["dmsetup", "table", "still:_data"]).out
+    was = (t.scratch / "still" / "data").stat().st_size
+    before, count = pools.last_seq(), suspends(t)
+    pools.Writer(device, 384, seed=22).finish(180)
+    steps = [e["data"] for e in pools.events(before, pool="still", type="extended")]
+    t.check(len(steps) >= 3, f"data grew again and again: {steps}")
+    t.equal(tm.sh(["dmsetup", "table", "still:_data"]).out, mapping, "the table below the pool")
+    if t.target == "ours":
+        t.check(count() in (0, None), f"{count()} suspends of {len(steps)} steps")
+    shown = pools.pool("still")["data"]
+    tm.wait_for(lambda: (t.scratch / "still" / "data").stat().st_size == sum(
+        pools.pool("still")["data"][k] for k in ("size", "reserve")), 30, "the file is as long as what is used")
+    t.check((t.scratch / "still" / "data").stat().st_size > was, f"it grew: {shown}")
+    pools.destroy("still")
 
 
 def exact_mark(t):
@@ -278,6 +318,24 @@ def at_maximum(t):
     t.check(tm.thin_status("full:_pool").queue, "the next time, writes wait again")
     t.log(f"errors came {late:+.1f} s after the time announced")
     pools.destroy("full")
+
+
+def room_made(t):
+    """Nothing is left and nothing can be had: a trim and a delete work even so, and end the wait."""
+    before = pools.last_seq()
+    pools.create(t, "crammed", 48, policy={"data": {"auto_extend": False}})
+    for name in "ab":
+        pools.Writer(pools.volume("crammed", name, 16), 16, seed=51).finish(60)
+    writer = pools.Writer(pools.volume("crammed", "v", 256), 48, seed=52)
+    for free in (lambda: tm.sh(["blkdiscard", pools.node("crammed", "a")]),
+                 lambda: pools.change("DELETE", "/v1/pools/crammed/volumes/b")):
+        since = pools.wait_event("queueing", before, 60, pool="crammed")["seq"]
+        t.check(not writer.ended(), "the writer waits")
+        free()
+        before = pools.wait_event("queueing-ended", since, 30, pool="crammed")["seq"]
+    writer.finish(60)
+    t.equal(pools.pool("crammed")["data"]["size"], 48 * MIB, "nothing was added")
+    pools.destroy("crammed")
 
 
 def no_backing(t):
@@ -499,7 +557,8 @@ def run(t):
     t.defer(stream.close)
     tm.wait_for(bus.listening, 15, "busctl listening")
     began = time.monotonic()
-    for part in (fast_writer, exact_mark, the_mark, by_hand, at_maximum, no_backing, unseen, sparse):
+    for part in (fast_writer, nothing_suspended, exact_mark, the_mark, by_hand, at_maximum, room_made, no_backing,
+                 unseen, sparse):
         part(t)
         t.log(f"{part.__name__}: {time.monotonic() - began:.1f} s")
         began = time.monotonic()

@@ -21,12 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import metadata
 import tm
 
 MIB = 1 << 20
 DATABASE = Path("/var/lib/thinmgr/state.db")
 # Nothing grows by itself, so that sizes are those the operations leave.
-QUIET = {"data": {"auto_extend": False}, "metadata": {"auto_extend": False}}
+QUIET = {"data": {"auto_extend": False}, "metadata": {"auto_extend": False}, "repair": "manual"}
 
 
 # ---- device-mapper, without programs -------------------------------------------------------------
@@ -282,7 +283,8 @@ def verify(scratch: Path, deep: set[str] | None = None, claims: dict[str, Path] 
             _same(int(line[0]), pool["transaction_id"], f"the kernel's transaction id of pool {name}")
             _same(int(line[2].split("/")[1]) * pool["block_size"], pool["data"]["size"],
                   f"the kernel's data size of pool {name}")
-            _same(line[4], "rw", f"the kernel's mode of pool {name}")
+            _same(line[3], "-", f"metadata snapshot held of pool {name}")
+            _same(line[4], "ro" if metadata.needs_check(where / "metadata") else "rw", f"the kernel's mode of pool {name}")
         for v in vols:
             if v["active"]:
                 uuid = f"{tm.PREFIX}{short}-vol-{v['id'].replace('-', '')}"
@@ -298,7 +300,8 @@ def verify(scratch: Path, deep: set[str] | None = None, claims: dict[str, Path] 
                              [v["dev_id"] for v in vols])
     for path in scratch.glob("*/"):
         if str(path) in directories:
-            _same(sorted(p.name for p in path.iterdir() if p.name != "lost+found"),
+            # What a repair replaced is kept, and room for one set aside.
+            _same(sorted(p.name for p in path.iterdir() if p.name not in ("lost+found", "kept", "metadata.spare")),
                   ["data", "metadata", "pool.json"], f"files in {path}")
         elif path.name != "mnt":
             raise Disagreement(f"{path} was left behind: {sorted(p.name for p in path.iterdir())}")
@@ -413,6 +416,12 @@ def _new_pool(w: World) -> None:
     tm.write_pattern(make_volume("n", "vol", 8), 1, 99)
 
 
+def _new_file_system(w: World) -> None:
+    make_pool("n", w.scratch / "n", 16)
+    tm.sh(["mkfs.ext4", "-q", make_volume("n", "vol", 8)])
+    tm.settle()
+
+
 def _forget_new_pool(w: World) -> None:
     """The pool is made, put to rest, and then struck from the database behind the daemon's back."""
     _new_pool(w)
@@ -451,6 +460,25 @@ def _policy(w: World) -> str:
 
 def _after_policy(s: dict) -> None:
     s["a"]["policy"]["data"]["step_percent"] += 1
+
+
+def _break(w: World) -> None:
+    """Pool b needs a check, as after an error of its metadata device."""
+    do("POST", "/v1/pools/b/deactivate")
+    metadata.set_needs_check(w.scratch / "b/metadata")
+    do("POST", "/v1/pools/b/activate")
+
+
+def _break_and_repair(w: World) -> None:
+    """Pool b has metadata that is kept."""
+    _break(w)
+    do("POST", "/v1/pools/b/repair")
+
+
+def _restore(w: World) -> str:
+    kept = tm.items(tm.api("GET", "/v1/pools/b/copies", expect=200).body)
+    newest = [c["name"] for c in kept if c["why"] == "repair"][-1]
+    return change("POST", "/v1/pools/b/restore-metadata", {"copy": newest})
 
 
 def _resize(w: World) -> str:
@@ -526,6 +554,17 @@ SCENARIOS: dict[str, Scenario] = {
         revert=lambda w: do("POST", "/v1/pools/b/activate")),
     "pool-extend": Scenario(ask=_extend, after=_after_extend),
     "pool-policy": Scenario(ask=_policy, after=_after_policy),
+    "pool-repair": Scenario(
+        ask=lambda w: change("POST", "/v1/pools/b/repair"),
+        after=lambda s: None,
+        prepare=_break),
+    "pool-restore": Scenario(
+        ask=_restore,
+        after=lambda s: None,
+        prepare=_break_and_repair),
+    "pool-check": Scenario(
+        ask=lambda w: change("POST", "/v1/pools/a/check", {"copy": True}),
+        after=lambda s: None),
     "volume-create": Scenario(
         ask=lambda w: change("POST", "/v1/pools/a/volumes", {"name": "new", "size": 4 * MIB}),
         after=lambda s: s["a"]["volumes"].update(new=_volume(4 * MIB)),
@@ -547,6 +586,14 @@ SCENARIOS: dict[str, Scenario] = {
         ask=lambda w: change("POST", "/v1/pools/a/volumes/vol/deactivate"),
         after=_active("a", "vol", False),
         revert=lambda w: do("POST", "/v1/pools/a/volumes/vol/activate")),
+    "volume-check": Scenario(
+        ask=lambda w: change("POST", "/v1/pools/n/volumes/vol/check"),
+        after=lambda s: None,
+        prepare=_new_file_system,
+        drop=_drop_new_pool),
+    "volume-clear-suspect": Scenario(
+        ask=lambda w: change("POST", "/v1/pools/a/volumes/vol/clear-suspect"),
+        after=lambda s: None),
     "snapshot-create": Scenario(
         ask=lambda w: change("POST", "/v1/pools/a/snapshots", {
             "snapshots": [{"volume": "vol", "name": "s1"}, {"volume": "fs", "name": "s2"}],

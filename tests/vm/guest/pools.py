@@ -205,6 +205,7 @@ class Writer:
 
     def wait(self, limit: float) -> int:
         """The errno of the write that failed, 0 when all is written."""
+        limit *= tm.PATIENCE
         if not self.ended(limit):
             raise tm.Failed(f"writing {self.mib} MiB to {self.device}: not done after {limit:g} s")
         return self._end()

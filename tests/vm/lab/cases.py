@@ -33,7 +33,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import deb, debugkernel, module, scan, vm
@@ -99,6 +99,7 @@ class Verdict:
     ok: bool
     seconds: float
     skipped: bool = False
+    why: str = ""  # the first thing that was said of a failure
 
 
 class Machine:
@@ -167,6 +168,7 @@ class Machine:
         self.server.stdin.flush()
         # The runner ends the case itself at its limit; past this the machine hangs.
         end = time.monotonic() + (case.limit + 90) * self.vm.patience
+        why = ""
         while True:
             try:
                 line = self.lines.get(timeout=max(0.1, end - time.monotonic()))
@@ -177,7 +179,9 @@ class Machine:
                 raise LabError(f"{case.name}: the connection to the machine broke")
             if line.startswith(MARK):
                 result = json.loads(line[len(MARK):])
-                return Verdict(case.name, result["ok"], result["seconds"], result["skipped"])
+                return Verdict(case.name, result["ok"], result["seconds"], result["skipped"], why)
+            if not why and (line.startswith("FAILED") or ": FAILED:" in line):
+                why = line
             say(f"[{self.vm.options.suite} {case.name}] {line}")
 
 
@@ -296,7 +300,7 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
     timer = threading.Timer(limit, machine.vm.proc.kill) if machine.vm.proc else None
     if timer:
         timer.start()
-    ok = True
+    why = ""
     try:
         code.run(HostCase(case, machine.vm, machine.target))
         if machine.target == "ours":
@@ -304,13 +308,12 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
                           "{ echo 'the targets in use are not ours any more'; exit 1; }")
     except Exception as err:
         late = time.monotonic() - started >= limit
-        say(f"[{machine.vm.options.suite} {case.name}] FAILED: "
-            + (f"not done after {limit:g} s" if late else str(err)))
-        ok = False
+        why = "FAILED: " + (f"not done after {limit:g} s" if late else str(err))
+        say(f"[{machine.vm.options.suite} {case.name}] {why}")
     finally:
         if timer:
             timer.cancel()
-    return Verdict(case.name, ok, time.monotonic() - started)
+    return Verdict(case.name, not why, time.monotonic() - started, why=why)
 
 
 def judge_log(case: CaseInfo, machine: Machine, verdict: Verdict) -> Verdict:
@@ -318,7 +321,9 @@ def judge_log(case: CaseInfo, machine: Machine, verdict: Verdict) -> Verdict:
     bad = scan.bad_lines(machine.vm.scanner.new_text(), case.allow_log)
     for line in bad[:40]:
         say(f"[{machine.vm.options.suite} {case.name}] kernel: {line}")
-    return Verdict(verdict.name, verdict.ok and not bad, verdict.seconds, verdict.skipped)
+    if bad:
+        verdict = replace(verdict, ok=False, why=verdict.why or f"kernel: {bad[0]}")
+    return verdict
 
 
 def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str, target: str) -> list[Verdict]:
@@ -339,22 +344,23 @@ def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str, target
                         verdict = run_on_host(case, machine) if case.host else machine.run_inside(case)
                     except (LabError, BrokenPipeError) as err:
                         say(f"[{options.suite} {case.name}] FAILED: {err}")
-                        verdict = Verdict(case.name, False, time.monotonic() - started)
+                        verdict = Verdict(case.name, False, time.monotonic() - started, why=str(err))
                         verdicts.append(judge_log(case, machine, verdict))
                         waiting.pop(0)
                         break
                     verdict = judge_log(case, machine, verdict)
+                    if options.debug and not verdict.skipped:
+                        lost = leaks(machine)
+                        verdict = replace(verdict, ok=verdict.ok and not lost, why=verdict.why or lost)
                     verdicts.append(verdict)
                     waiting.pop(0)
                     word = "skipped" if verdict.skipped else "passed" if verdict.ok else "FAILED"
                     say(f"[{options.suite} {case.name}] {word}, {verdict.seconds:.1f} s")
-                if options.debug:
-                    verdicts.append(leaks(machine))
                 if options.keep:
                     say("lab: the machine keeps running\n" + machine.vm.how_to_get_in())
         except LabError as err:
             say(f"lab: {err}")
-            verdicts += [Verdict(c.name, False, 0) for c in waiting]
+            verdicts += [Verdict(c.name, False, 0, why=str(err)) for c in waiting]
             waiting = []
     return verdicts
 
@@ -366,16 +372,16 @@ LEAKS = """cd /sys/kernel/debug || exit 1
 echo scan >kmemleak; sleep 6; echo scan >kmemleak; cat kmemleak"""
 
 
-def leaks(machine: Machine) -> Verdict:
-    """What kmemleak has found since the boot."""
-    started = time.monotonic()
+def leaks(machine: Machine) -> str:
+    """What kmemleak has found since the boot, in a line; "" when that is nothing."""
     found = [report for report in re.split(r"^(?=unreferenced object)", machine.vm.sh(LEAKS, limit=600), flags=re.M)
              if "dtm_" in report or "dm_thinmgr" in report]
     machine.vm.scanner.new_text()  # it says in the log, too, that there were any
     for report in found[:10]:
         say(f"[{machine.vm.options.suite} kmemleak] {report.rstrip()}")
-    say(f"[{machine.vm.options.suite} kmemleak] {len(found)} leaks of the module")
-    return Verdict("kmemleak", not found, time.monotonic() - started)
+    text = f"{len(found)} leaks of the module"
+    say(f"[{machine.vm.options.suite} kmemleak] {text}")
+    return text if found else ""
 
 
 def choose(wanted: Sequence[str], suite: str, all_cases: Sequence[CaseInfo]) -> list[CaseInfo]:
@@ -398,7 +404,7 @@ def run_cases(wanted: Sequence[str], suite: str, target: str, accel: str, keep: 
             module.get(suite, debug)
         except LabError as err:  # the others can do without
             say(f"lab: {err}")
-            verdicts += [Verdict(c.name, False, 0) for c in cases if c.module]
+            verdicts += [Verdict(c.name, False, 0, why=str(err)) for c in cases if c.module]
             cases = [c for c in cases if not c.module]
     shared = [c for c in cases if not c.own_boot]
     if shared:

@@ -15,6 +15,7 @@ from . import cases, deb, debugkernel, image, scan, vm
 from .util import BUILD, REPO, VM_DIR, LabError, record, say
 
 
+DEMOS = ("growth", "repair")
 KERNEL_PARTS = ("counted", "timed")  # of --bench-kernel
 
 
@@ -28,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
                       help="run the cases named, or all that run on the suite")
     what.add_argument("--list", action="store_true", help="list the cases")
     what.add_argument("--deb", action="store_true", help="only build the suite's package")
-    what.add_argument("--demo", action="store_true", help="tests/vm/demo.py in a fresh machine")
+    what.add_argument("--demo", nargs="?", const="growth", choices=DEMOS, metavar="NAME",
+                      help="a story of tests/vm/demo/ in a fresh machine: " + ", ".join(DEMOS))
     what.add_argument("--bench", action="store_true",
                       help="tests/bench/run.py in a machine whose time counts instructions")
     what.add_argument("--bench-kernel", action="store_true",
@@ -118,9 +120,9 @@ def run_cases(args: argparse.Namespace) -> int:
     failed = [v for v in verdicts if not v.ok]
     passed = len(verdicts) - len(failed)
     say("")
-    for v in verdicts:
+    for v in sorted(verdicts, key=lambda v: not v.ok):  # what failed last, where a cut-off log has it
         word = "FAILED" if not v.ok else "skipped" if v.skipped else "passed"
-        say(f"  {v.name:<28} {word:<8} {v.seconds:7.1f} s")
+        say(f"  {v.name:<28} {word:<8} {v.seconds:7.1f} s" + (f"  {v.why[:600]}" if v.why else ""))
     record(f"vm-{args.suite}", passed, len(failed))
     say(f"  {args.suite}: {time.monotonic() - started:.0f} s in all")
     say(f"{passed} passed, {len(failed)} failed")
@@ -133,9 +135,10 @@ def demo(args: argparse.Namespace) -> int:
     opts.disks = opts.disks or ["6G"]
     with vm.VM(opts, vm.new_run_dir(f"{args.suite}-demo")) as machine:
         cases.provide(machine, True, args.target)
-        machine.put([(VM_DIR / "demo.py", f"{cases.GUEST_HOME}/demo.py")])
+        machine.put([(VM_DIR / "demo", f"{cases.GUEST_HOME}/demo")])
         status = machine.stream(
-            f"cd / && exec env KEEP={int(args.keep)} python3 -u {cases.GUEST_HOME}/demo.py", args.limit, say)
+            f"cd / && exec env KEEP={int(args.keep)} python3 -u {cases.GUEST_HOME}/demo/{args.demo}.py",
+            args.limit, say)
         machine.save_logs()
         bad = scan.bad_lines(machine.scanner.new_text())
         for line in bad:

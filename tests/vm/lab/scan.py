@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 BAD = re.compile(
@@ -23,12 +23,31 @@ HARMLESS = re.compile(
     r"\bdm_thinmgr: module verification failed: signature and/or required key missing - tainting kernel$")
 
 
+# A report with a stack: the line after its first, and its last.
+STACK_BEGINS = re.compile(r"\bCPU: \d+ PID: \d+ Comm: ")
+STACK_ENDS = re.compile(r"</TASK>")
+
+
+def _reports(lines: list[str]) -> Iterator[list[str]]:
+    """The lines, each by itself, but those of a report with a stack together."""
+    number = 0
+    while number < len(lines):
+        end = number + 1
+        if end < len(lines) and STACK_BEGINS.search(lines[end]):
+            while end < len(lines) and not STACK_ENDS.search(lines[end]):
+                end += 1
+            end += 1
+        yield lines[number:end]
+        number = end
+
+
 def bad_lines(text: str, allowed: Iterable[str] = ()) -> list[str]:
-    """The lines of a kernel log that fail a case. `allowed`: patterns this case provokes itself."""
-    own = [re.compile(pattern) for pattern in allowed]
-    return [line.rstrip() for line in text.splitlines()
-            if BAD.search(line) and not HARMLESS.search(line)
-            and not any(pattern.search(line) for pattern in own)]
+    """The lines of a kernel log that fail a case. `allowed`: patterns of what this case provokes
+    itself, a line or a report with all of its stack."""
+    own = [re.compile(pattern, re.DOTALL) for pattern in allowed]
+    return [line.rstrip() for report in _reports(text.splitlines())
+            if not any(pattern.search("\n".join(report)) for pattern in own)
+            for line in report if BAD.search(line) and not HARMLESS.search(line)]
 
 
 class LogScanner:

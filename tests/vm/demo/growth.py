@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The main job, narrated: a pool is kept from running out while a file system on it is filled.
 
-Runs inside the machine, on the installed package, with nothing but what a user has: the thinmgr
-command, mkfs, mount, busctl, the kernel log. Ends with status 0 only if every claim holds.
+Runs inside the machine, with the thinmgr command, mkfs, mount, busctl, the kernel log.
 """
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from narration import claim, cli_json, events, kernel_log, run, say, service_runs, the_end, title, wait_for
 
 POOL, VOLUME = "web", "data"
 DIRECTORY = Path("/srv/web")
@@ -22,52 +22,6 @@ POINT = Path("/mnt/data")
 BUS_LOG = Path("/run/demo-bus.log")
 MIB = 1 << 20
 FILES, FILE_MIB = 64, 16  # 1 GiB
-
-failures: list[str] = []
-
-
-def say(text: str = "") -> None:
-    print(text, flush=True)
-
-
-def title(text: str) -> None:
-    say(f"\n== {text}")
-
-
-def run(*argv: str, show: bool = True, check: bool = True) -> str:
-    if show:
-        say("  $ " + " ".join(argv))
-    done = subprocess.run(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if show:
-        for line in done.stdout.splitlines():
-            say("    " + line)
-    if check and done.returncode != 0:
-        if not show:
-            say(done.stdout)
-        sys.exit(f"demo: '{' '.join(argv)}' ended with status {done.returncode}")
-    return done.stdout
-
-
-def claim(what: str, holds: bool, shown: str = "") -> None:
-    say(f"  [{'ok' if holds else 'NOT SO'}] {what}{': ' + shown if shown else ''}")
-    if not holds:
-        failures.append(what)
-
-
-def cli_json(*argv: str) -> dict:
-    return json.loads(run("thinmgr", "--json", *argv, show=False))
-
-
-def wait_for(what: str, condition, limit: float = 30) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > end:
-            sys.exit(f"demo: waited {limit:g} s in vain until {what}")
-        time.sleep(0.1)
-
-
-def kernel_log() -> str:
-    return run("dmesg", show=False)
 
 
 class Content:
@@ -113,17 +67,9 @@ def verify_files(content: Content) -> int:
     return wrong
 
 
-def events() -> list[dict]:
-    return cli_json("event", "list", "--limit", "1000")["items"]
-
-
 def main() -> int:
     began = time.monotonic()
-    title("The package is installed and its service runs")
-    run("dpkg-query", "-W", "-f=${Package} ${Version} ${Status}\n", "thinmgr")
-    claim("thinmgrd is active", run("systemctl", "is-active", "thinmgrd").strip() == "active")
-    run("thinmgr", "system")
-
+    service_runs()
     with open(BUS_LOG, "wb") as log:
         monitor = subprocess.Popen(
             ["busctl", "monitor", "--match", "type='signal',interface='org.thinmgr1.Manager'"],
@@ -139,15 +85,12 @@ def main() -> int:
         monitor.wait()
     proof()
 
-    title("The end")
-    if os.environ.get("KEEP") != "1":
-        run("umount", str(POINT))
-        run("thinmgr", "pool", "delete", POOL, "--with-volumes", "--yes")
-    say(f"  {time.monotonic() - began:.0f} s inside the machine")
-    for text in failures:
-        say(f"  NOT SO: {text}")
-    say("  Every claim held." if not failures else f"  {len(failures)} claims did not hold.")
-    return 1 if failures else 0
+    return the_end(began, put_away)
+
+
+def put_away() -> None:
+    run("umount", str(POINT))
+    run("thinmgr", "pool", "delete", POOL, "--with-volumes", "--yes")
 
 
 def story() -> None:
