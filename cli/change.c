@@ -51,17 +51,19 @@ static int not_a_document(long status, struct tm_error *err)
 			    "the daemon's answer (status %ld) is not what was asked for", status);
 }
 
-static int get(struct cli *cli, const struct cli_url *url, bool print, struct cli_response *ret,
-	       struct tm_error *err)
+static int get(struct cli *cli, const char *method, const struct cli_url *url, bool print,
+	       struct cli_response *ret, struct tm_error *err)
 {
 	cli_auto_response struct cli_response response = { 0 };
-	int r = cli_client_request(cli->client, "GET", url, NULL, PATIENCE_SECONDS, &response, err);
+	int r = cli_client_request(cli->client, method, url, NULL, PATIENCE_SECONDS, &response,
+				   err);
 
 	if (r < 0)
 		return r;
 	if (response.status >= 400)
 		return cli_refused(cli, &response, err);
-	if (response.status != 200 || !json_is_object(response.document))
+	if ((response.status != 200 && response.status != 202) ||
+	    !json_is_object(response.document))
 		return not_a_document(response.status, err);
 	if (print && cli->json)
 		cli_raw(&cli->output, response.body, response.len);
@@ -73,13 +75,19 @@ static int get(struct cli *cli, const struct cli_url *url, bool print, struct cl
 int cli_get(struct cli *cli, const struct cli_url *url, struct cli_response *ret,
 	    struct tm_error *err)
 {
-	return get(cli, url, true, ret, err);
+	return get(cli, "GET", url, true, ret, err);
 }
 
 int cli_look_up(struct cli *cli, const struct cli_url *url, struct cli_response *ret,
 		struct tm_error *err)
 {
-	return get(cli, url, false, ret, err);
+	return get(cli, "GET", url, false, ret, err);
+}
+
+int cli_ask(struct cli *cli, const struct cli_url *url, struct cli_response *ret,
+	    struct tm_error *err)
+{
+	return get(cli, "POST", url, false, ret, err);
 }
 
 int cli_list(struct cli *cli, const struct cli_url *url, uint64_t max, json_t **ret_items,

@@ -56,6 +56,10 @@ extern const struct cli_command cli_history_commands[];
 int cli_get(struct cli *cli, const struct cli_url *url, struct cli_response *ret,
 	    struct tm_error *err);
 
+/* cli_ask - POST @url, which makes no operation of its own. Never prints. 0 or an error. */
+int cli_ask(struct cli *cli, const struct cli_url *url, struct cli_response *ret,
+	    struct tm_error *err);
+
 /* As cli_get, but never prints: for looking something up on the way to something else. */
 int cli_look_up(struct cli *cli, const struct cli_url *url, struct cli_response *ret,
 		struct tm_error *err);

@@ -94,6 +94,12 @@ static int run_show(struct cli *cli, const struct cli_args *args, struct tm_erro
 	cli_field(o, "Steps", CLI_PLAIN, "%llu", (unsigned long long)cli_uint(op, "steps"));
 	if (*cli_string(op, "step_name"))
 		cli_field(o, "Step", CLI_PLAIN, "%s", cli_string(op, "step_name"));
+	if (cli_present(op, "percent"))
+		cli_field(o, "Of that", CLI_PLAIN, "%llu %%",
+			  (unsigned long long)cli_uint(op, "percent"));
+	if (cli_bool(op, "cancellable"))
+		cli_field(o, "Cancel", CLI_PLAIN, "thinmgr operation cancel %s",
+			  cli_string(op, "id"));
 	cli_field(o, "Made", CLI_PLAIN, "%s",
 		  cli_time(cli_string(op, "created"), text, sizeof(text)));
 	cli_field(o, "Started", CLI_PLAIN, "%s",
@@ -133,6 +139,48 @@ static int run_wait(struct cli *cli, const struct cli_args *args, struct tm_erro
 	return r;
 }
 
+static int run_cancel(struct cli *cli, const struct cli_args *args, struct tm_error *err)
+{
+	cli_auto_response struct cli_response response = { 0 };
+	struct cli_url url;
+	char text[256];
+	int r = cli_read_id("an operation", args->operands[0], err);
+
+	if (r < 0)
+		return r;
+	cli_url_init(&url, "/v1/operations");
+	cli_url_segment(&url, args->operands[0]);
+	cli_url_segment(&url, "cancel");
+	r = cli_ask(cli, &url, &response, err);
+	if (r < 0)
+		return r;
+	if (cli_has(args, CLI_OPT_NO_WAIT)) {
+		if (cli->json)
+			cli_raw(&cli->output, response.body, response.len);
+		else if (!cli->quiet)
+			cli_say(&cli->output, CLI_PLAIN, "it is going to end");
+		return 0;
+	}
+	cli_response_done(&response);
+	r = cli_wait(cli, args->operands[0], 0, &response, err);
+	if (!json_is_object(response.document))
+		return r;
+	if (cli->json)
+		cli_raw(&cli->output, response.body, response.len);
+	if (r < 0 && r != -EINTR && err->code == TM_ERR_CANCELLED) {
+		*err = (struct tm_error){ 0 };
+		if (!cli->json && !cli->quiet)
+			cli_say(&cli->output, CLI_PLAIN,
+				"cancelled; what had been done was undone");
+		return 0;
+	}
+	/* It was past that when it was asked to end. */
+	if (r == 0 && !cli->json && !cli->quiet)
+		cli_say(&cli->output, CLI_PLAIN, "too late: %s",
+			cli_done_text(response.document, text, sizeof(text)));
+	return r;
+}
+
 const struct cli_command cli_operation_commands[] = {
 	{ "operation", "list", "", "List changes, newest first",
 	  "The newest 50, unless --limit says otherwise.",
@@ -142,5 +190,10 @@ const struct cli_command cli_operation_commands[] = {
 	{ "operation", "wait", "ID", "Wait for a change to end",
 	  "Exits with the status of the change: 0, or that of its error.", CLI_BIT(CLI_OPT_WAIT), 1,
 	  1, run_wait },
+	{ "operation", "cancel", "ID", "End a change early, and undo what it has done",
+	  "Refused once it is past the step after which it is always finished; 'operation show' "
+	  "says "
+	  "whether it can be cancelled. Waits until it has ended, unless --no-wait is given.",
+	  CLI_BIT(CLI_OPT_NO_WAIT), 1, 1, run_cancel },
 	{ 0 },
 };

@@ -27,15 +27,19 @@ const char *cli_progress_text(const json_t *operation, uint64_t seconds, char *b
 	const char *status = cli_string(operation, "status");
 	const char *step_name = cli_string(operation, "step_name");
 	uint64_t step = cli_uint(operation, "step"), steps = cli_uint(operation, "steps");
-	char where[160], what[160];
+	char where[160], what[160], percent[24] = "";
 
 	(void)snprintf(where, sizeof(where), "%s%s%s%s%s", *pool ? " of '" : "", pool,
 		       *volume ? "/" : "", volume, *pool ? "'" : "");
+	if (cli_present(operation, "percent"))
+		(void)snprintf(percent, sizeof(percent), " %llu %%",
+			       (unsigned long long)cli_uint(operation, "percent"));
 	/* The daemon counts from 0: the step that is being done. */
 	if (strcmp(status, "running") == 0 && steps > 0)
-		(void)snprintf(what, sizeof(what), "step %llu of %llu%s%s",
+		(void)snprintf(what, sizeof(what), "step %llu of %llu%s%s%s",
 			       (unsigned long long)(step < steps ? step + 1 : steps),
-			       (unsigned long long)steps, *step_name ? ", " : "", step_name);
+			       (unsigned long long)steps, *step_name ? ", " : "", step_name,
+			       percent);
 	else
 		(void)snprintf(what, sizeof(what), "%s%s%s", status, *step_name ? ", " : "",
 			       step_name);

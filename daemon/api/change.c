@@ -242,6 +242,48 @@ int tm_change_submit(struct tm_request *request, struct tm_command *cmd)
 	return MHD_YES;
 }
 
+/* ---- cancelling ------------------------------------------------------------------------------ */
+
+/* That one failed for being cancelled is what was asked for. */
+static int after_cancel(struct tm_request *request)
+{
+	tm_cleanup(tm_operation_record_done) struct tm_operation_record op = { 0 };
+	int ret;
+
+	if (tm_change_interrupted(request, &ret))
+		return ret;
+	if (!request->have_operation ||
+	    tm_change_read_operation(request->http, &request->operation.id, &op, &request->error) <
+		    0)
+		return tm_answer_error(request, &request->error);
+	if (op.status == TM_OP_DONE || op.status == TM_OP_FAILED)
+		return tm_answer_json(request, MHD_HTTP_OK, tm_encode_operation(&op));
+	return answer_operation(request, &op);
+}
+
+int tm_change_cancel(struct tm_request *request, const struct tm_uuid *id)
+{
+	struct tm_core *core = request->http->core;
+	const struct tm_uuid operation = *id;
+	uint64_t seconds = 0;
+
+	if (tm_url_query_uint(&request->query, "wait", 0, TM_WAIT_MAX, &seconds, &request->error) <
+	    0)
+		return tm_answer_error(request, &request->error);
+	request->wait_usec = seconds * TM_USEC_PER_SEC;
+	request->resume = after_cancel;
+	request->finished = false;
+	(void)tm_request_ref(request);
+	if (tm_request_park(request) < 0) {
+		request->resume = NULL;
+		(void)tm_request_unref(request);
+		return shutting_down(request);
+	}
+	/* From here on the request may be answered at any moment: only its reference is ours. */
+	tm_core_cancel(core, &operation, on_submitted, request);
+	return MHD_YES;
+}
+
 int tm_change(struct tm_request *request, enum tm_command_kind kind,
 	      int (*read)(json_t *body, struct tm_command *cmd, struct tm_error *err))
 {

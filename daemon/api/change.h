@@ -19,6 +19,12 @@ int tm_change(struct tm_request *request, enum tm_command_kind kind,
 	      int (*read)(json_t *body, struct tm_command *cmd, struct tm_error *err));
 
 /*
+ * Cancel an operation for @request: reads wait, suspends the connection, and answers with the
+ * operation, 200 when it has ended. Returns what libmicrohttpd is told.
+ */
+int tm_change_cancel(struct tm_request *request, const struct tm_uuid *id);
+
+/*
  * Wait for an operation to end, without a thread; then @resume runs on libmicrohttpd's.
  * 0 or -ESHUTDOWN.
  */

@@ -71,13 +71,15 @@ json_t *tm_encode_operation(const struct tm_operation_record *op)
 	(void)snprintf(instance, sizeof(instance), "/v1/operations/%s", op->id.text);
 	error = op->status == TM_OP_FAILED ? tm_problem_to_json(&op->error, instance) : json_null();
 	return json_pack(
-		"{s:o, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
+		"{s:o, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:b, s:o, s:o, s:o, s:o}", "id",
 		tm_encode_text(op->id.text), "kind", op->kind, "pool",
 		tm_encode_text(op->pool_name), "volume", tm_encode_text(op->volume_name), "status",
 		tm_op_status_name(op->status), "step", tm_encode_uint(op->step), "steps",
-		tm_encode_uint(op->n_steps), "step_name", tm_encode_text(op->step_name), "error",
-		error, "created", tm_encode_time(op->created_usec), "started",
-		tm_encode_time(op->started_usec), "finished", tm_encode_time(op->finished_usec));
+		tm_encode_uint(op->n_steps), "step_name", tm_encode_text(op->step_name), "percent",
+		op->live && op->percent >= 0 ? json_integer(op->percent) : json_null(),
+		"cancellable", (int)(op->live && op->cancellable), "error", error, "created",
+		tm_encode_time(op->created_usec), "started", tm_encode_time(op->started_usec),
+		"finished", tm_encode_time(op->finished_usec));
 }
 
 json_t *tm_encode_event(const struct tm_event *event)

@@ -66,7 +66,13 @@ int tm_handle_operation_list(struct tm_request *request)
 
 	items = json_array();
 	for (size_t i = 0; i < n; i++) {
-		(void)json_array_append_new(items, tm_encode_operation(&list[i]));
+		struct tm_operation_record live = { 0 };
+		const bool goes_on =
+			list[i].status != TM_OP_DONE && list[i].status != TM_OP_FAILED &&
+			tm_core_operation(request->http->core, &list[i].id, &live) == 0;
+
+		(void)json_array_append_new(items, tm_encode_operation(goes_on ? &live : &list[i]));
+		tm_operation_record_done(&live);
 		if (i + 1 == limit)
 			(void)snprintf(next, sizeof(next), "%" PRIu64, list[i].created_usec);
 		tm_operation_record_done(&list[i]);
@@ -102,6 +108,17 @@ static int after_wait(struct tm_request *request)
 	if (read_operation(request, &op) < 0)
 		return tm_answer_error(request, &request->error);
 	return tm_answer_json(request, MHD_HTTP_OK, tm_encode_operation(&op));
+}
+
+/* Asking for an end is no change of its own: the answer is the operation that shall end. */
+int tm_handle_operation_cancel(struct tm_request *request)
+{
+	tm_cleanup(tm_operation_record_done) struct tm_operation_record op = { 0 };
+
+	/* One that never was is told from one that has ended. */
+	if (read_operation(request, &op) < 0)
+		return tm_answer_error(request, &request->error);
+	return tm_change_cancel(request, &op.id);
 }
 
 int tm_handle_operation_get(struct tm_request *request)

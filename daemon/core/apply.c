@@ -358,6 +358,12 @@ static void note_damage(const struct tm_op *op, struct tm_pool *pool)
 	}
 }
 
+void tm_op_apply_dropped(struct tm_op *op, struct tm_pool *pool)
+{
+	tm_upkeep_ended(op, pool);
+	tell_failure(op, pool);
+}
+
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 {
 	const enum tm_command_kind kind = op->type->kind;

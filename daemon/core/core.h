@@ -130,6 +130,18 @@ void tm_core_submit(struct tm_core *core, struct tm_command *cmd, bool dry_run, 
 		    void *userdata);
 
 /*
+ * tm_core_cancel - ask an operation to end early.
+ *
+ * One whose turn has not come fails at once, with CANCELLED; one that runs does so at its next
+ * step, or as soon as the program that it runs was ended, and what it has done is undone. @done is
+ * called once, on the main loop, with its record as it is by then (it has not ended yet), or with
+ * NULL and WRONG_STATE where there is nothing to cancel any more: it has ended, or is past its
+ * point of no return. Asking again changes nothing.
+ */
+void tm_core_cancel(struct tm_core *core, const struct tm_uuid *operation, tm_submit_done done,
+		    void *userdata);
+
+/*
  * tm_core_wait - call @done on the main loop once the operation has ended, or after
  * @timeout_usec, whichever is first; @ended tells which. An unknown or already finished id ends at
  * once.

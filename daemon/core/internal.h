@@ -359,6 +359,8 @@ uint64_t tm_pool_mark(const struct tm_pool_record *record);
 /* apply.c: take over what an ended operation changed, and tell. Returns the pool, or NULL when it
  * is gone. */
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool);
+/* The same for one that was cancelled before it touched anything; another may be running. */
+void tm_op_apply_dropped(struct tm_op *op, struct tm_pool *pool);
 /* Bring the model in line with what devices there are. */
 void tm_pool_observe(struct tm_pool *pool);
 
@@ -470,54 +472,68 @@ struct tm_tool_result {
 };
 const char *tm_tool_path(const char *name, char *buf,
 			 size_t len); /* NULL when it is not installed */
-int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
+/* Who watches a program run: ended within moments of being cancelled, with CANCELLED. */
+struct tm_tool_watch {
+	struct tm_progress *progress; /* NULL: nobody */
+	/* What it is going to read and write, together, past the page cache; 0: that is not known,
+	 * and no progress is told. */
+	uint64_t io_bytes;
+};
+/* @watch: may be NULL. TOOL_FAILED, TIMEOUT, CANCELLED. */
+int tm_tool_run(const char *const argv[], unsigned int limit_seconds,
+		const struct tm_tool_watch *watch, struct tm_tool_result *ret,
 		struct tm_error *err);
 /*
  * The same for one that prints more than fits: @fn gets all of its standard output, in pieces, and
  * ends the program by a negative return, which is then that of the call. NULL: as above.
  */
 typedef int (*tm_tool_sink_fn)(void *userdata, const char *data, size_t len, struct tm_error *err);
-int tm_tool_read(const char *const argv[], unsigned int limit_seconds, tm_tool_sink_fn fn,
-		 void *userdata, struct tm_tool_result *ret, struct tm_error *err);
+int tm_tool_read(const char *const argv[], unsigned int limit_seconds,
+		 const struct tm_tool_watch *watch, tm_tool_sink_fn fn, void *userdata,
+		 struct tm_tool_result *ret, struct tm_error *err);
 
 /*
  * metadata-tools.c: thin_check and thin_repair on a file that nothing writes to. @pool is for what
- * is said. Errors: TOOL_MISSING, TOOL_FAILED (also when somebody killed it), TIMEOUT (it is
- * killed).
+ * is said, @progress for who watches (NULL: nobody). Errors: TOOL_MISSING, TOOL_FAILED (also when
+ * somebody killed it), TIMEOUT (it is killed), CANCELLED.
  */
 /* Whether both are there and new enough; TOOL_MISSING when not. */
 int tm_metadata_tools_ready(struct tm_core *core, const char *pool, struct tm_error *err);
 /* 1: clean; 0: not, and @ret has what was said about it. */
-int tm_metadata_check(struct tm_core *core, const char *path, const char *pool,
-		      struct tm_tool_result *ret, struct tm_error *err);
+int tm_metadata_check(struct tm_core *core, struct tm_progress *progress, const char *path,
+		      const char *pool, struct tm_tool_result *ret, struct tm_error *err);
 /* Clears needs_check of metadata that is otherwise clean. */
-int tm_metadata_clear_flag(struct tm_core *core, const char *path, const char *pool,
-			   struct tm_error *err);
+int tm_metadata_clear_flag(struct tm_core *core, struct tm_progress *progress, const char *path,
+			   const char *pool, struct tm_error *err);
 /*
  * Writes what can be saved of @from to @to, a file that is large enough. @superblock_lost: what
  * only that says comes from the pool's record. DAMAGED: nothing can be saved. An end without an
  * error does not mean that anything was.
  */
-int tm_metadata_repair(struct tm_core *core, const struct tm_pool_record *pool, const char *from,
-		       const char *to, bool superblock_lost, struct tm_error *err);
+int tm_metadata_repair(struct tm_core *core, struct tm_progress *progress,
+		       const struct tm_pool_record *pool, const char *from, const char *to,
+		       bool superblock_lost, struct tm_error *err);
 /* Whether that one is there, too: thin_dump, thin_restore. TOOL_MISSING. */
 int tm_metadata_tool_there(const char *name, const char *pool, struct tm_error *err);
 /*
  * The metadata snapshot that is held of metadata in use, at @device. 1: nothing is wrong with it,
  * or this thin_check cannot read one (before 1.0); 0: something is, see @ret.
  */
-int tm_metadata_check_held(struct tm_core *core, const struct tm_pool_record *pool,
-			   const char *device, struct tm_tool_result *ret, struct tm_error *err);
+int tm_metadata_check_held(struct tm_core *core, struct tm_progress *progress,
+			   const struct tm_pool_record *pool, const char *device,
+			   struct tm_tool_result *ret, struct tm_error *err);
 /*
  * What thin_dump says of the metadata at @path, or of the snapshot that is @held of it, to @fn. 1:
  * that was all; 0: it could not read it, see @ret.
  */
-int tm_metadata_dump(struct tm_core *core, const struct tm_pool_record *pool, const char *path,
-		     bool held, tm_tool_sink_fn fn, void *userdata, struct tm_tool_result *ret,
+int tm_metadata_dump(struct tm_core *core, struct tm_progress *progress,
+		     const struct tm_pool_record *pool, const char *path, bool held,
+		     tm_tool_sink_fn fn, void *userdata, struct tm_tool_result *ret,
 		     struct tm_error *err);
 /* Makes metadata of a dump, in a file that is large enough. DAMAGED: none can be made of it. */
-int tm_metadata_restore(struct tm_core *core, const struct tm_pool_record *pool, const char *from,
-			const char *to, struct tm_error *err);
+int tm_metadata_restore(struct tm_core *core, struct tm_progress *progress,
+			const struct tm_pool_record *pool, const char *from, const char *to,
+			struct tm_error *err);
 
 /* system.c */
 int tm_system_probe(struct tm_core *core, struct tm_error *err);

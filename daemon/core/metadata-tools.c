@@ -2,11 +2,13 @@
 /* thin-provisioning-tools, run on files that hold metadata. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/cleanup.h"
 #include "core/internal.h"
 
 /* Longer than is configured where there is much to read. */
@@ -64,7 +66,7 @@ static int ask_version(struct tm_core *core, const char *name, const char *pool,
 
 	*ret_major = *ret_minor = 0;
 	if (r >= 0)
-		r = tm_tool_run(argv, limit_for(core, ""), ret, err);
+		r = tm_tool_run(argv, limit_for(core, ""), NULL, ret, err);
 	if (r < 0)
 		return r;
 	return ret->status == 0 && parse_version(ret->output, ret_major, ret_minor);
@@ -95,28 +97,50 @@ int tm_metadata_tools_ready(struct tm_core *core, const char *pool, struct tm_er
 	return 0;
 }
 
-int tm_metadata_check(struct tm_core *core, const char *path, const char *pool,
-		      struct tm_tool_result *ret, struct tm_error *err)
+/*
+ * How a tool's progress is seen: by what it has read and written of what is used of the metadata at
+ * @path, @times over. (Measured with a million mappings: thin_check 0.9 reads it twice, thin_repair
+ * reads it and writes as much, thin_dump reads it once. None of them tells by itself when it is not
+ * on a terminal.)
+ */
+static struct tm_tool_watch watch(struct tm_progress *progress, const char *path,
+				  unsigned int times)
 {
+	tm_auto_close int fd = progress ? open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	unsigned char block[TM_SUPERBLOCK_SIZE];
+	struct tm_superblock sb = { 0 };
+	uint64_t blocks = 0;
+
+	if (fd >= 0 && pread(fd, block, sizeof(block), 0) == (ssize_t)sizeof(block) &&
+	    tm_superblock_parse(block, &sb) >= 0 && sb.metadata_used <= sb.metadata_blocks)
+		blocks = sb.metadata_used;
+	return (struct tm_tool_watch){ progress, blocks * TM_METADATA_BLOCK * times };
+}
+
+int tm_metadata_check(struct tm_core *core, struct tm_progress *progress, const char *path,
+		      const char *pool, struct tm_tool_result *ret, struct tm_error *err)
+{
+	const struct tm_tool_watch w = watch(progress, path, 2);
 	char tool[128];
 	const char *const argv[] = { tool, path, NULL };
 	int r = find("thin_check", pool, tool, err);
 
 	if (r >= 0)
-		r = tm_tool_run(argv, limit_for(core, path), ret, err);
+		r = tm_tool_run(argv, limit_for(core, path), &w, ret, err);
 	return r < 0 ? r : ret->status == 0;
 }
 
-int tm_metadata_clear_flag(struct tm_core *core, const char *path, const char *pool,
-			   struct tm_error *err)
+int tm_metadata_clear_flag(struct tm_core *core, struct tm_progress *progress, const char *path,
+			   const char *pool, struct tm_error *err)
 {
+	const struct tm_tool_watch w = watch(progress, path, 2);
 	char tool[128];
 	const char *const argv[] = { tool, "--clear-needs-check-flag", path, NULL };
 	struct tm_tool_result result = { 0 };
 	int r = find("thin_check", pool, tool, err);
 
 	if (r >= 0)
-		r = tm_tool_run(argv, limit_for(core, path), &result, err);
+		r = tm_tool_run(argv, limit_for(core, path), &w, &result, err);
 	if (r < 0 || result.status == 0)
 		return r;
 	return tm_error_set(err, TM_ERR_TOOL_FAILED, EIO,
@@ -125,9 +149,11 @@ int tm_metadata_clear_flag(struct tm_core *core, const char *path, const char *p
 			    pool, result.status, result.output[0] ? ": " : ".", result.output);
 }
 
-int tm_metadata_repair(struct tm_core *core, const struct tm_pool_record *pool, const char *from,
-		       const char *to, bool superblock_lost, struct tm_error *err)
+int tm_metadata_repair(struct tm_core *core, struct tm_progress *progress,
+		       const struct tm_pool_record *pool, const char *from, const char *to,
+		       bool superblock_lost, struct tm_error *err)
 {
+	const struct tm_tool_watch w = watch(progress, from, 2);
 	char tool[128], transaction[24], block[24], blocks[24];
 	const char *const argv[] = { tool,        "-i",
 				     from,        "-o",
@@ -143,7 +169,7 @@ int tm_metadata_repair(struct tm_core *core, const struct tm_pool_record *pool, 
 	(void)snprintf(blocks, sizeof(blocks), "%" PRIu64, pool->data_bytes / pool->block_bytes);
 
 	if (r >= 0)
-		r = tm_tool_run(argv, limit_for(core, from), &result, err);
+		r = tm_tool_run(argv, limit_for(core, from), &w, &result, err);
 	if (r < 0 || result.status == 0)
 		return r;
 	return tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
@@ -168,9 +194,11 @@ static unsigned int limit_of_pool(const struct tm_core *core, const struct tm_po
 	return limit_for(core, path);
 }
 
-int tm_metadata_check_held(struct tm_core *core, const struct tm_pool_record *pool,
-			   const char *device, struct tm_tool_result *ret, struct tm_error *err)
+int tm_metadata_check_held(struct tm_core *core, struct tm_progress *progress,
+			   const struct tm_pool_record *pool, const char *device,
+			   struct tm_tool_result *ret, struct tm_error *err)
 {
+	const struct tm_tool_watch w = watch(progress, device, 1);
 	char tool[128];
 	const char *const argv[] = { tool, "--metadata-snap", device, NULL };
 	unsigned int major, minor;
@@ -178,34 +206,38 @@ int tm_metadata_check_held(struct tm_core *core, const struct tm_pool_record *po
 
 	if (r < 0 || major < FIRST_THAT_CHECKS_HELD)
 		return r < 0 ? r : 1;
-	r = tm_tool_run(argv, limit_of_pool(core, pool), ret, err);
+	r = tm_tool_run(argv, limit_of_pool(core, pool), &w, ret, err);
 	return r < 0 ? r : ret->status == 0;
 }
 
-int tm_metadata_dump(struct tm_core *core, const struct tm_pool_record *pool, const char *path,
-		     bool held, tm_tool_sink_fn fn, void *userdata, struct tm_tool_result *ret,
+int tm_metadata_dump(struct tm_core *core, struct tm_progress *progress,
+		     const struct tm_pool_record *pool, const char *path, bool held,
+		     tm_tool_sink_fn fn, void *userdata, struct tm_tool_result *ret,
 		     struct tm_error *err)
 {
+	const struct tm_tool_watch w = watch(progress, path, 1);
 	char tool[128];
 	const char *const argv[] = { tool, held ? "--metadata-snap" : path, held ? path : NULL,
 				     NULL };
 	int r = find("thin_dump", pool->name, tool, err);
 
 	if (r >= 0)
-		r = tm_tool_read(argv, limit_of_pool(core, pool), fn, userdata, ret, err);
+		r = tm_tool_read(argv, limit_of_pool(core, pool), &w, fn, userdata, ret, err);
 	return r < 0 ? r : ret->status == 0;
 }
 
-int tm_metadata_restore(struct tm_core *core, const struct tm_pool_record *pool, const char *from,
-			const char *to, struct tm_error *err)
+int tm_metadata_restore(struct tm_core *core, struct tm_progress *progress,
+			const struct tm_pool_record *pool, const char *from, const char *to,
+			struct tm_error *err)
 {
+	const struct tm_tool_watch w = { .progress = progress }; /* the dump is compressed */
 	char tool[128];
 	const char *const argv[] = { tool, "-i", from, "-o", to, NULL };
 	struct tm_tool_result result = { 0 };
 	int r = find("thin_restore", pool->name, tool, err);
 
 	if (r >= 0)
-		r = tm_tool_run(argv, limit_for(core, to), &result, err);
+		r = tm_tool_run(argv, limit_for(core, to), &w, &result, err);
 	if (r < 0 || result.status == 0)
 		return r;
 	return tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,

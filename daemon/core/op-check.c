@@ -287,9 +287,10 @@ static int read_all(struct tm_op *op, struct tm_error *err)
 	int r = find_metadata(op, path, err);
 
 	if (r >= 0)
-		r = op->pool_was_active
-			    ? tm_metadata_check_held(op->core, &op->pool, path, &result, err)
-			    : tm_metadata_check(op->core, path, op->pool.name, &result, err);
+		r = op->pool_was_active ? tm_metadata_check_held(op->core, &op->progress, &op->pool,
+								 path, &result, err)
+					: tm_metadata_check(op->core, &op->progress, path,
+							    op->pool.name, &result, err);
 	if (r < 0)
 		return r;
 	if (r == 0)
@@ -304,8 +305,8 @@ static int read_all(struct tm_op *op, struct tm_error *err)
 	if (op->check.keep)
 		r = tm_packed_begin(&op->pool, &reading.packed, err);
 	if (r >= 0)
-		r = tm_metadata_dump(op->core, &op->pool, path, op->pool_was_active, take, &reading,
-				     &result, err);
+		r = tm_metadata_dump(op->core, &op->progress, &op->pool, path, op->pool_was_active,
+				     take, &reading, &result, err);
 	if (r < 0)
 		return r;
 	if (r == 0)

@@ -52,7 +52,7 @@ static int check_old(struct tm_op *op, struct tm_error *err)
 	if (r < 0)
 		return r;
 	tm_backing_part_path(&op->pool, TM_PART_METADATA, path);
-	r = tm_metadata_check(op->core, path, op->pool.name, &result, err);
+	r = tm_metadata_check(op->core, &op->progress, path, op->pool.name, &result, err);
 	if (r < 0)
 		return r;
 	op->repair.clean = r > 0;
@@ -129,12 +129,14 @@ static int make_new(struct tm_op *op, struct tm_error *err)
 	tm_copies_new_path(&op->pool, to);
 	if (op->repair.clean) {
 		r = tm_copies_clone_new(&op->pool, bytes, err);
-		return r < 0 ? r : tm_metadata_clear_flag(op->core, to, op->pool.name, err);
+		return r < 0 ? r
+			     : tm_metadata_clear_flag(op->core, &op->progress, to, op->pool.name,
+						      err);
 	}
 	r = tm_copies_make_new(&op->pool, bytes, err);
 	if (r >= 0)
-		r = tm_metadata_repair(op->core, &op->pool, from, to, op->repair.superblock_lost,
-				       err);
+		r = tm_metadata_repair(op->core, &op->progress, &op->pool, from, to,
+				       op->repair.superblock_lost, err);
 	return hint_copies(op, r, err);
 }
 
@@ -145,7 +147,7 @@ static int check_new(struct tm_op *op, struct tm_error *err)
 	int r;
 
 	tm_copies_new_path(&op->pool, path);
-	r = tm_metadata_check(op->core, path, op->pool.name, &result, err);
+	r = tm_metadata_check(op->core, &op->progress, path, op->pool.name, &result, err);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,

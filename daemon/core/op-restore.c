@@ -50,7 +50,7 @@ static int from_dump(struct tm_op *op, uint64_t bytes, struct tm_error *err)
 	/* It has no other name. */
 	(void)snprintf(from, sizeof(from), "/proc/%d/fd/%d", (int)getpid(), text);
 	tm_copies_new_path(&op->pool, to);
-	return tm_metadata_restore(op->core, &op->pool, from, to, err);
+	return tm_metadata_restore(op->core, &op->progress, &op->pool, from, to, err);
 }
 
 /* As large as the metadata is now, at least: it grew for a reason. */
@@ -106,7 +106,7 @@ static int check_new(struct tm_op *op, struct tm_error *err)
 	int r;
 
 	tm_copies_new_path(&op->pool, path);
-	r = tm_metadata_check(op->core, path, op->pool.name, &result, err);
+	r = tm_metadata_check(op->core, &op->progress, path, op->pool.name, &result, err);
 	if (r < 0)
 		return r;
 	if (r == 0) {
@@ -119,8 +119,9 @@ static int check_new(struct tm_op *op, struct tm_error *err)
 		return r;
 	}
 	r = read_superblock(op, &sb, err);
-	return r >= 0 && sb.needs_check ? tm_metadata_clear_flag(op->core, path, op->pool.name, err)
-					: r;
+	return r >= 0 && sb.needs_check
+		       ? tm_metadata_clear_flag(op->core, &op->progress, path, op->pool.name, err)
+		       : r;
 }
 
 static int refuse(const struct tm_op *op, const struct tm_restore_verdict *v, struct tm_error *err)

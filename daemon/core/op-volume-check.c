@@ -130,6 +130,7 @@ static int run_checker(struct tm_op *op, enum tm_fs_kind kind, const char *path,
 	const unsigned int limit =
 		(unsigned int)(op->core->config.tool_limit_usec / TM_USEC_PER_SEC) +
 		(unsigned int)(v->size_bytes / TM_GIB) * LIMIT_S_PER_GIB;
+	const struct tm_tool_watch watch = { .progress = &op->progress };
 	struct tm_tool_result *result;
 	tm_auto_free void *owned = result = calloc(1, sizeof(*result));
 	char tool[128];
@@ -147,7 +148,7 @@ static int run_checker(struct tm_op *op, enum tm_fs_kind kind, const char *path,
 		tm_error_hint(err, "Install %s.", c->package);
 		return r;
 	}
-	r = tm_tool_run(argv, limit, result, err);
+	r = tm_tool_run(argv, limit, &watch, result, err);
 	if (r < 0)
 		return r;
 	if (c->replay && strstr(result->output, c->replay))

@@ -289,9 +289,18 @@ static size_t commit_step(const struct tm_op_type *type)
 	return type->n_steps;
 }
 
+bool tm_op_cancellable(const struct tm_op_type *type, const struct tm_operation_record *record)
+{
+	const size_t commit = commit_step(type);
+
+	return record->status == TM_OP_QUEUED ||
+	       (record->status == TM_OP_RUNNING && record->step < commit);
+}
+
 /* What others see of a running operation. */
 static void show(struct tm_op *op, enum tm_op_status status, size_t step)
 {
+	atomic_store(&op->progress.percent, -1);
 	TM_LOCK_SCOPE(&op->core->live_lock);
 	op->record.status = status;
 	op->record.step = (uint32_t)step;
@@ -420,6 +429,13 @@ static void finish(struct tm_op *op, enum tm_op_status status)
 	}
 }
 
+static int cancelled(struct tm_op *op)
+{
+	return tm_error_set(&op->error, TM_ERR_CANCELLED, ECANCELED,
+			    "Operation %s was cancelled; what had been done was undone.",
+			    op->record.kind);
+}
+
 void tm_op_execute(struct tm_op *op)
 {
 	const size_t commit = commit_step(op->type);
@@ -472,6 +488,8 @@ void tm_op_execute(struct tm_op *op)
 		if (i <= commit && !op->recovering && atomic_load(&op->core->stopping))
 			r = tm_error_set(&op->error, TM_ERR_SHUTTING_DOWN, ECANCELED,
 					 "The daemon is stopping.");
+		else if (i <= commit && !op->recovering && atomic_load(&op->progress.cancelled))
+			r = cancelled(op);
 		else
 			r = run_step(op, i, &op->error);
 		if (r < 0 && put_off(op, i))
@@ -480,6 +498,9 @@ void tm_op_execute(struct tm_op *op)
 			break;
 	}
 	if (r < 0) {
+		/* A program that was ended has its own words for it. */
+		if (op->error.code == TM_ERR_CANCELLED)
+			(void)cancelled(op);
 		if (!op->error.code)
 			(void)tm_error_set(&op->error, TM_ERR_INTERNAL, -r, "Step %s failed: %s.",
 					   op->type->steps[i].name, strerror(-r));

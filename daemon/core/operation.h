@@ -15,6 +15,7 @@
 #ifndef TM_CORE_OPERATION_H
 #define TM_CORE_OPERATION_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -42,6 +43,12 @@ struct tm_op_type {
 	bool needs_pool_up;   /* undoing or finishing it after a restart needs the pool's device */
 	/* The same if it was up; but where it cannot be brought up nothing is left to be undone. */
 	bool wants_pool_up;
+};
+
+/* What others see of a step while it runs, and ask of it: from any thread. */
+struct tm_progress {
+	atomic_bool cancelled; /* what can end early is to, and to be undone */
+	atomic_int percent;    /* of the step, an estimate; -1: not known */
 };
 
 /* What was found of lost writes, and recorded; see tm_parts_suspect. */
@@ -110,6 +117,8 @@ struct tm_op {
 	struct tm_thin_pool_status status;
 	uint64_t backing_free_bytes;
 
+	struct tm_progress progress;
+	bool dropped; /* cancelled before its turn came: it has touched nothing */
 	struct tm_error error;
 	bool committed; /* the point of no return is behind */
 	bool undo_failed;
@@ -125,6 +134,12 @@ struct tm_op *tm_op_free(struct tm_op *op);
 char *tm_op_state_format(const struct tm_op *op);
 /* Fill @op from the text. 0 or -EINVAL with TM_ERR_STORE. */
 int tm_op_state_parse(struct tm_op *op, const char *text, struct tm_error *err);
+
+/*
+ * Whether it could still be cancelled when its record said that: until its point of no return.
+ * Any step before that can be undone, so any may be its last.
+ */
+bool tm_op_cancellable(const struct tm_op_type *type, const struct tm_operation_record *record);
 
 /*
  * Run or, after a restart, settle an operation whose row is in the journal: blocks until it is

@@ -522,7 +522,7 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 	if (sb.needs_check)
 		return 0; /* the kernel brings it up read-only, and the state says so */
 	tm_backing_part_path(pool, TM_PART_METADATA, path);
-	r = tm_metadata_check(core, path, pool->name, &result, err);
+	r = tm_metadata_check(core, NULL, path, pool->name, &result, err);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,

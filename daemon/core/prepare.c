@@ -145,11 +145,33 @@ static int need_active(const struct tm_pool *pool, struct tm_error *err)
 	return -EBUSY;
 }
 
-/* In the read-only modes the kernel refuses every message: say so before anything is tried. */
-static int need_writable(const struct tm_pool *pool, struct tm_error *err)
+static bool mends(const struct tm_op *op)
 {
-	int r = need_active(pool, err);
+	return op->type->kind == TM_CMD_POOL_REPAIR || op->type->kind == TM_CMD_POOL_RESTORE;
+}
 
+/* Is it asked for while a repair is under way, or has its turn before? Then it is seen afterwards.
+ */
+static bool mended_first(const struct tm_op *op, const struct tm_pool *pool)
+{
+	if (op->record.id.text[0]) /* its turn has come */
+		return false;
+	if (pool->running && mends(pool->running))
+		return true;
+	for (const struct tm_queued_op *q = pool->queue; q; q = q->next)
+		if (mends(q->op))
+			return true;
+	return false;
+}
+
+/* In the read-only modes the kernel refuses every message: say so before anything is tried. */
+static int need_writable(const struct tm_op *op, const struct tm_pool *pool, struct tm_error *err)
+{
+	int r;
+
+	if (mended_first(op, pool))
+		return 0;
+	r = need_active(pool, err);
 	if (r < 0 || !pool->status_valid)
 		return r;
 	if (pool->status.needs_check || pool->status.failed ||
@@ -159,7 +181,14 @@ static int need_writable(const struct tm_pool *pool, struct tm_error *err)
 				   pool->record.name,
 				   pool->status.failed ? "fail" : tm_mode_name(pool->status.mode),
 				   pool->status.needs_check ? " with needs_check set" : "");
-		tm_error_hint(err, "Deactivate the pool and check its metadata.");
+		if (pool->record.policy.repair == TM_REPAIR_MANUAL || pool->mend.tried)
+			tm_error_hint(err, "Have it repaired: thinmgr pool repair %s",
+				      pool->record.name);
+		else
+			tm_error_hint(err,
+				      "It is repaired by itself once nobody uses its volumes; who "
+				      "does: thinmgr pool show %s",
+				      pool->record.name);
 		return -EROFS;
 	}
 	if (pool->status.transaction_id != pool->record.transaction_id) {
@@ -196,7 +225,7 @@ static int prepare_volume_create(struct tm_op *op, struct tm_pool *pool, struct 
 	uint32_t dev_id;
 	int r;
 
-	r = need_writable(pool, err);
+	r = need_writable(op, pool, err);
 	if (r >= 0)
 		r = name_free(pool, cmd->volume_create.name, "/name", err);
 	if (r >= 0)
@@ -222,7 +251,7 @@ static int prepare_snapshot(struct tm_op *op, struct tm_pool *pool, struct tm_er
 	const struct tm_command *cmd = op->cmd;
 	int r;
 
-	r = need_writable(pool, err);
+	r = need_writable(op, pool, err);
 	if (r < 0)
 		return r;
 	op->items = calloc(cmd->snapshot.n_items ? cmd->snapshot.n_items : 1, sizeof(*op->items));
@@ -314,7 +343,7 @@ static int prepare_volume(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 	op->before[0].active = volume->active;
 	switch (cmd->kind) {
 	case TM_CMD_VOLUME_DELETE:
-		return need_writable(pool, err);
+		return need_writable(op, pool, err);
 	case TM_CMD_VOLUME_RESIZE:
 		size = cmd->volume_resize.size_bytes;
 		r = round_volume_size(&size, err);
@@ -361,7 +390,7 @@ static int prepare_extend(struct tm_op *op, struct tm_pool *pool, struct tm_erro
 	int r;
 
 	if (pool->state == TM_POOL_ACTIVE) {
-		r = need_writable(pool, err);
+		r = need_writable(op, pool, err);
 		/* Out of metadata is read-only, yet just what more metadata would mend. */
 		if (r == -EROFS && cmd->pool_extend.metadata_bytes && !pool->status.needs_check &&
 		    !pool->status.failed) {
@@ -505,7 +534,7 @@ static int prepare_restore(struct tm_op *op, const struct tm_pool *pool, struct 
 /* One that is up is read by a metadata snapshot, which it has to be able to make. */
 static int prepare_check(struct tm_op *op, const struct tm_pool *pool, struct tm_error *err)
 {
-	int r = pool->raising || pool->state == TM_POOL_ACTIVE ? need_writable(pool, err) : 0;
+	int r = pool->raising || pool->state == TM_POOL_ACTIVE ? need_writable(op, pool, err) : 0;
 
 	if (r < 0)
 		return r;

@@ -59,6 +59,12 @@ int tm_core_operation(struct tm_core *core, const struct tm_uuid *id,
 		*ret = core->live[i]->record;
 		ret->state = NULL;
 		ret->idempotency_key = NULL;
+		ret->live = true;
+		ret->cancellable = tm_op_cancellable(core->live[i]->type, ret) &&
+				   !atomic_load(&core->live[i]->progress.cancelled);
+		ret->percent = ret->status == TM_OP_RUNNING
+				       ? atomic_load(&core->live[i]->progress.percent)
+				       : -1;
 		/* Nobody is told of the end before what it changed can be seen. */
 		if (ret->status == TM_OP_DONE || ret->status == TM_OP_FAILED) {
 			ret->status = TM_OP_RUNNING;
@@ -169,7 +175,11 @@ static void op_ended(void *arg)
 		core->global_running = NULL;
 	if (pool && pool->running == op)
 		pool->running = NULL;
-	pool = tm_op_apply(op, pool);
+	/* Another may be running: the pool is not looked at then. */
+	if (op->dropped)
+		tm_op_apply_dropped(op, pool);
+	else
+		pool = tm_op_apply(op, pool);
 	/* Who waited for it must see what it did. */
 	tm_core_publish(core);
 	tm_core_delist(core, op);
@@ -272,6 +282,99 @@ void tm_core_enqueue(struct tm_core *core, struct tm_op *op)
 		tm_pool_run_queue(pool);
 	else
 		tm_core_run_global_queue(core);
+}
+
+/* ---- cancelling ---- */
+
+struct cancellation {
+	struct tm_core *core;
+	struct tm_uuid id;
+	tm_submit_done done;
+	void *userdata;
+};
+
+static struct tm_op *find_live(struct tm_core *core, const struct tm_uuid *id)
+{
+	TM_LOCK_SCOPE(&core->live_lock);
+	for (size_t i = 0; i < TM_ARRAY_SIZE(core->live); i++)
+		if (core->live[i] && tm_uuid_equal(&core->live[i]->record.id, id))
+			return core->live[i];
+	return NULL;
+}
+
+/* Out of the queue, if it still waits in it: it fails at once. */
+static void drop_queued(struct tm_op *op)
+{
+	struct tm_core *core = op->core;
+	struct tm_pool *pool = tm_core_find_pool(core, op->record.pool.text);
+	struct tm_queued_op **at = pool ? &pool->queue : &core->global_queue;
+
+	while (*at && (*at)->op != op)
+		at = &(*at)->next;
+	/* A pool that is being made has its name from it. */
+	if (!*at || op->type->kind == TM_CMD_POOL_CREATE)
+		return;
+	struct tm_queued_op *q = *at;
+
+	*at = q->next;
+	free(q);
+	op->dropped = true;
+	(void)tm_error_set(&op->error, TM_ERR_CANCELLED, ECANCELED,
+			   "Operation %s was cancelled before its turn came.", op->record.kind);
+	tm_crew_run(core->workers, op_job, op);
+}
+
+static int cancel(struct tm_core *core, const struct tm_uuid *id, struct tm_operation_record *ret,
+		  struct tm_error *err)
+{
+	struct tm_op *op = find_live(core, id);
+
+	if (!op || tm_core_operation(core, id, ret) < 0)
+		return tm_error_set(err, TM_ERR_WRONG_STATE, EALREADY,
+				    "Operation %s has ended: there is nothing left to cancel.",
+				    id->text);
+	if (atomic_load(&op->progress.cancelled)) /* asked for twice is asked for */
+		return 0;
+	if (op->recovering || !ret->cancellable) {
+		int r = tm_error_set(
+			err, TM_ERR_WRONG_STATE, EBUSY,
+			ret->status == TM_OP_UNDOING || op->recovering
+				? "Operation %s is being undone, or finished after a restart."
+				: "Operation %s is past the step after which it is always "
+				  "finished.",
+			id->text);
+
+		tm_error_hint(err, "Wait for its end: thinmgr operation wait %s", id->text);
+		return r;
+	}
+	atomic_store(&op->progress.cancelled, true);
+	drop_queued(op);
+	return 0;
+}
+
+static void cancel_on_main(void *arg)
+{
+	tm_auto_free struct cancellation *c = arg;
+	struct tm_operation_record record = { 0 };
+	struct tm_error err = { 0 };
+
+	if (cancel(c->core, &c->id, &record, &err) < 0)
+		c->done(c->userdata, NULL, &err);
+	else
+		c->done(c->userdata, &record, NULL);
+}
+
+void tm_core_cancel(struct tm_core *core, const struct tm_uuid *operation, tm_submit_done done,
+		    void *userdata)
+{
+	struct cancellation *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		tm_log(LOG_CRIT, "Out of memory; stopping.");
+		abort();
+	}
+	*c = (struct cancellation){ core, *operation, done, userdata };
+	tm_mailbox_post(core->mailbox, cancel_on_main, c);
 }
 
 /* ---- submitting ---- */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,6 +16,9 @@
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "core/internal.h"
+
+/* So often one that somebody watches is looked after. */
+#define WATCH_USEC (200 * TM_USEC_PER_MSEC)
 
 const char *tm_tool_path(const char *name, char *buf, size_t len)
 {
@@ -41,17 +45,67 @@ static void spawn_attr_done(posix_spawnattr_t *a)
 	(void)posix_spawnattr_destroy(a);
 }
 
+/* A program while it runs. */
+struct running {
+	pid_t pid;
+	const struct tm_tool_watch *watch; /* NULL: nobody watches */
+	uint64_t end_usec;                 /* it is ended then */
+	uint64_t seen_usec;                /* it was last looked after */
+};
+
+/* How much it has read and written so far, past the page cache. 0: that cannot be said. */
+static uint64_t io_so_far(pid_t pid)
+{
+	tm_auto_free char *text = NULL;
+	const char *read_bytes, *write_bytes;
+	uint64_t in = 0, out = 0;
+	char path[64];
+	size_t len;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/io", (int)pid);
+	if (tm_read_file(path, 4096, &text, &len) < 0)
+		return 0;
+	read_bytes = strstr(text, "\nread_bytes: ");
+	write_bytes = strstr(text, "\nwrite_bytes: ");
+	if (!read_bytes || !write_bytes || sscanf(read_bytes, "\nread_bytes: %" SCNu64, &in) != 1 ||
+	    sscanf(write_bytes, "\nwrite_bytes: %" SCNu64, &out) != 1)
+		return 0;
+	return in + out;
+}
+
+/* Say how far it is. True: nobody wants to know its end any more. */
+static bool look_after(struct running *run)
+{
+	const struct tm_tool_watch *w = run->watch;
+
+	run->seen_usec = tm_now_monotonic_usec();
+	if (w->io_bytes) {
+		const uint64_t percent = tm_mul_div(io_so_far(run->pid), 100, w->io_bytes);
+
+		/* An estimate: that it is done only its end says. */
+		atomic_store(&w->progress->percent, percent < 99 ? (int)percent : 99);
+	}
+	return atomic_load(&w->progress->cancelled);
+}
+
 /*
- * Wait until one of them can be read: 1, 0 at @end_usec, or a negative errno. An end in the past is
- * looked at once nevertheless.
+ * Wait until one of them can be read: 1, 0 at the end, -ECANCELED, or another negative errno. An
+ * end in the past is looked at once nevertheless.
  */
-static int wait_any(struct pollfd *fds, nfds_t n, uint64_t end_usec)
+static int wait_any(struct pollfd *fds, nfds_t n, struct running *run)
 {
 	for (;;) {
 		const uint64_t now = tm_now_monotonic_usec();
-		const uint64_t left = end_usec > now ? (end_usec - now) / TM_USEC_PER_MSEC + 1 : 0;
-		int r = poll(fds, n, left < INT_MAX ? (int)left : INT_MAX);
+		const uint64_t left = run->end_usec > now ? run->end_usec - now : 0;
+		uint64_t pause = left;
+		int r;
 
+		if (run->watch && now - run->seen_usec >= WATCH_USEC && look_after(run))
+			return -ECANCELED;
+		if (run->watch && pause > WATCH_USEC)
+			pause = WATCH_USEC;
+		pause = pause ? pause / TM_USEC_PER_MSEC + 1 : 0;
+		r = poll(fds, n, pause < INT_MAX ? (int)pause : INT_MAX);
 		if (r > 0)
 			return 1;
 		if (r < 0 && errno != EINTR)
@@ -61,11 +115,11 @@ static int wait_any(struct pollfd *fds, nfds_t n, uint64_t end_usec)
 	}
 }
 
-static int wait_readable(int fd, uint64_t end_usec)
+static int wait_readable(int fd, struct running *run)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 
-	return wait_any(&pfd, 1, end_usec);
+	return wait_any(&pfd, 1, run);
 }
 
 /* One that takes what a program prints, all of it; NULL: only what the result has room for. */
@@ -97,9 +151,9 @@ static int read_some(int fd, struct sink *sink, struct tm_tool_result *ret, size
 
 /*
  * Take what the program prints, its beginning into @ret, until it ends; what comes from @data (or
- * -1) is @sink's. 1, or 0 at @end_usec or when the sink takes no more.
+ * -1) is @sink's. 1; 0 at its time's end or when the sink takes no more; or as wait_any.
  */
-static int read_output(int fd, int data, uint64_t end_usec, struct sink *sink,
+static int read_output(int fd, int data, struct running *run, struct sink *sink,
 		       struct tm_tool_result *ret)
 {
 	struct pollfd from[2] = { { .fd = fd, .events = POLLIN },
@@ -110,9 +164,13 @@ static int read_output(int fd, int data, uint64_t end_usec, struct sink *sink,
 	while (r > 0 && sink->r >= 0 && (from[0].fd >= 0 || from[1].fd >= 0)) {
 		/* The clock is looked at beside: one that never stops printing is always readable.
 		 */
-		r = wait_any(from, 2, end_usec);
-		if (r <= 0 || tm_now_monotonic_usec() >= end_usec)
+		r = wait_any(from, 2, run);
+		if (r <= 0)
 			break;
+		if (tm_now_monotonic_usec() >= run->end_usec) {
+			r = 0;
+			break;
+		}
 		if (from[1].revents && read_some(data, sink, ret, &have) == 0)
 			from[1].fd = -1;
 		if (from[0].revents && read_some(fd, NULL, ret, &have) == 0)
@@ -121,7 +179,7 @@ static int read_output(int fd, int data, uint64_t end_usec, struct sink *sink,
 	while (have && ret->output[have - 1] == ' ')
 		have--;
 	ret->output[have] = '\0';
-	return r > 0 && sink->r >= 0 && tm_now_monotonic_usec() < end_usec;
+	return r > 0 && sink->r < 0 ? 0 : r;
 }
 
 static bool is_own_fault(int signal)
@@ -136,20 +194,19 @@ static int cannot_run(const char *const argv[], int errnum, struct tm_error *err
 			    strerror(errnum));
 }
 
-int tm_tool_read(const char *const argv[], unsigned int limit_seconds, tm_tool_sink_fn fn,
-		 void *userdata, struct tm_tool_result *ret, struct tm_error *err)
+int tm_tool_read(const char *const argv[], unsigned int limit_seconds,
+		 const struct tm_tool_watch *watch, tm_tool_sink_fn fn, void *userdata,
+		 struct tm_tool_result *ret, struct tm_error *err)
 {
 	static char *const environment[] = { (char *)"LC_ALL=C",
 					     (char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
-	const uint64_t end = tm_now_monotonic_usec() + limit_seconds * TM_USEC_PER_SEC;
 	tm_cleanup(spawn_actions_done) posix_spawn_file_actions_t actions;
 	tm_cleanup(spawn_attr_done) posix_spawnattr_t attr;
 	tm_auto_close int from = -1, to = -1, data_from = -1, data_to = -1, process = -1;
 	struct sink sink = { .fn = fn, .userdata = userdata, .err = err };
+	struct running run = { .watch = watch && watch->progress ? watch : NULL };
 	int ends[2], status = 0, r;
-	bool ended;
 	sigset_t none;
-	pid_t pid;
 
 	*ret = (struct tm_tool_result){ 0 };
 	(void)posix_spawn_file_actions_init(&actions);
@@ -172,23 +229,28 @@ int tm_tool_read(const char *const argv[], unsigned int limit_seconds, tm_tool_s
 	    posix_spawn_file_actions_adddup2(&actions, fn ? data_to : to, 1) != 0 ||
 	    posix_spawn_file_actions_adddup2(&actions, to, 2) != 0)
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
-	r = posix_spawn(&pid, argv[0], &actions, &attr, (char *const *)argv, environment);
+	run.end_usec = tm_now_monotonic_usec() + limit_seconds * TM_USEC_PER_SEC;
+	r = posix_spawn(&run.pid, argv[0], &actions, &attr, (char *const *)argv, environment);
 	if (r)
 		return cannot_run(argv, r, err);
 	(void)close(TM_TAKE_FD(to));
 	if (fn)
 		(void)close(TM_TAKE_FD(data_to));
-	process = pidfd_open(pid, 0);
+	process = pidfd_open(run.pid, 0);
+	r = read_output(from, data_from, &run, &sink, ret);
 	/* Output may end long before the program does, so that is waited for as well. */
-	ended = read_output(from, data_from, end, &sink, ret) > 0 &&
-		(process < 0 || wait_readable(process, end) > 0);
-	if (!ended)
-		(void)kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+	if (r > 0 && process >= 0)
+		r = wait_readable(process, &run);
+	if (r <= 0)
+		(void)kill(run.pid, SIGKILL);
+	while (waitpid(run.pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (sink.r < 0)
 		return sink.r;
-	if (!ended)
+	if (r == -ECANCELED)
+		return tm_error_set(err, TM_ERR_CANCELLED, ECANCELED,
+				    "%s was ended, because the operation was cancelled.", argv[0]);
+	if (r <= 0)
 		return tm_error_set(err, TM_ERR_TIMEOUT, ETIMEDOUT,
 				    "%s did not end within %u s and was killed.", argv[0],
 				    limit_seconds);
@@ -202,8 +264,8 @@ int tm_tool_read(const char *const argv[], unsigned int limit_seconds, tm_tool_s
 	return 0;
 }
 
-int tm_tool_run(const char *const argv[], unsigned int limit_seconds, struct tm_tool_result *ret,
-		struct tm_error *err)
+int tm_tool_run(const char *const argv[], unsigned int limit_seconds,
+		const struct tm_tool_watch *watch, struct tm_tool_result *ret, struct tm_error *err)
 {
-	return tm_tool_read(argv, limit_seconds, NULL, NULL, ret, err);
+	return tm_tool_read(argv, limit_seconds, watch, NULL, NULL, ret, err);
 }

@@ -119,6 +119,10 @@ struct tm_operation_record {
 	struct tm_error error; /* of a failed one */
 	uint64_t created_usec, started_usec, finished_usec;
 	char *idempotency_key; /* NULL; later */
+	/* Not in the database: only the core knows it of one that goes on. */
+	bool live;
+	bool cancellable;
+	int percent; /* of the step, an estimate; -1: not known */
 };
 void tm_operation_record_done(struct tm_operation_record *r);
 

@@ -101,6 +101,29 @@ void tm_core_submit(struct tm_core *core, struct tm_command *cmd, bool dry_run, 
 	(void)pthread_cond_broadcast(&core->changed);
 }
 
+/* What is live ends at once. */
+void tm_core_cancel(struct tm_core *core, const struct tm_uuid *operation, tm_submit_done done,
+		    void *userdata)
+{
+	struct tm_operation_record op = { 0 };
+	struct tm_error err = { 0 };
+
+	{
+		TM_LOCK_SCOPE(&core->lock);
+		if (!core->live_valid || !tm_uuid_equal(&core->live.id, operation)) {
+			(void)tm_error_set(&err, TM_ERR_WRONG_STATE, EALREADY, "It has ended.");
+		} else {
+			core->live.status = TM_OP_FAILED;
+			(void)tm_error_set(&core->live.error, TM_ERR_CANCELLED, ECANCELED,
+					   "It was cancelled.");
+			op = core->live;
+			core->live_valid = false;
+			(void)tm_store_put_operation(core->store, &op, NULL);
+		}
+	}
+	done(userdata, err.code ? NULL : &op, err.code ? &err : NULL);
+}
+
 void tm_core_wait(struct tm_core *core, const struct tm_uuid *operation, uint64_t timeout_usec,
 		  tm_wait_done done, void *userdata)
 {

@@ -226,6 +226,10 @@ static void test_progress_text(void **state)
 		  "\"running\","
 		  "\"step\":5,\"steps\":5,\"step_name\":null}",
 		  "pool-create of 'tank': step 5 of 5 (3 s)" },
+		{ "{\"kind\":\"pool-repair\",\"pool\":\"tank\",\"volume\":null,\"status\":"
+		  "\"running\","
+		  "\"step\":5,\"steps\":17,\"step_name\":\"check-metadata\",\"percent\":0}",
+		  "pool-repair of 'tank': step 6 of 17, check-metadata 0 % (3 s)" },
 		{ "{\"kind\":\"pool-import\",\"pool\":null,\"status\":\"queued\"}",
 		  "pool-import: queued (3 s)" },
 		{ "{}", ":  (3 s)" },

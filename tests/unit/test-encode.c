@@ -248,7 +248,9 @@ static void encodes_operations(void **state)
 
 	(void)state;
 	d = tm_encode_operation(&op);
-	assert_int_equal(json_object_size(d), 12);
+	assert_int_equal(json_object_size(d), 14);
+	expect_null(d, "percent"); /* a row knows nothing of them */
+	assert_true(json_is_false(at(d, "cancellable")));
 	expect_null(d, "id");
 	expect_null(d, "pool");
 	expect_null(d, "step_name");
@@ -256,6 +258,18 @@ static void encodes_operations(void **state)
 	expect_null(d, "finished");
 	expect_text(d, "status", "running");
 	json_decref(d);
+
+	op.live = op.cancellable = true;
+	op.percent = 42;
+	d = tm_encode_operation(&op);
+	expect_int(d, "percent", 42);
+	assert_true(json_is_true(at(d, "cancellable")));
+	json_decref(d);
+	op.percent = -1;
+	d = tm_encode_operation(&op);
+	expect_null(d, "percent");
+	json_decref(d);
+	op.live = false;
 
 	(void)snprintf(op.id.text, sizeof(op.id.text), ID);
 	(void)snprintf(op.pool_name, sizeof(op.pool_name), "tank");

@@ -997,6 +997,22 @@ static void waits_for_operations(void **state)
 	assert_string_equal(text_of(reply.json, "status"), "done");
 	done(&reply);
 
+	/* Cancelling is no failure, however it ends what it cancels; too late, it is one. */
+	reply = ask("POST", "/v1/pools/tank/activate", "", NULL);
+	assert_int_equal(reply.status, 202);
+	(void)snprintf(path, sizeof(path), "/v1/operations/%s/cancel", text_of(reply.json, "id"));
+	done(&reply);
+	reply = ask("POST", path, "", NULL);
+	assert_int_equal(reply.status, 200);
+	assert_string_equal(text_of(json_object_get(reply.json, "error"), "type"),
+			    "urn:thinmgr:error:cancelled");
+	done(&reply);
+	expect_problem("POST", path, "", NULL, TM_ERR_WRONG_STATE, "");
+	(void)snprintf(path + strlen(path), sizeof(path) - strlen(path), "?wait=x");
+	expect_problem("POST", path, "", NULL, TM_ERR_BAD_QUERY, "wait");
+	expect_problem("POST", "/v1/operations/" FAKE_POOL_ID "/cancel", "", NULL, TM_ERR_NOT_FOUND,
+		       "");
+
 	reply = ask("GET", "/v1/operations?limit=1", "", NULL);
 	assert_int_equal(json_array_size(json_object_get(reply.json, "items")), 1);
 	assert_true(json_is_string(json_object_get(reply.json, "next")));

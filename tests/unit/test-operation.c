@@ -27,8 +27,10 @@ static struct {
 	char trace[128];
 	const char *fail, *fail_undo; /* the step that fails */
 	const char *stop;             /* the daemon is asked to stop in this step */
+	const char *cancel;           /* the operation is cancelled in this step */
 	bool silent;                  /* failing says nothing */
 	bool unrecorded;              /* there is no row */
+	bool cancellable;
 } script;
 
 static void note(const char *sign, const char *step)
@@ -73,6 +75,11 @@ static int do_step(struct tm_op *op, const char *step, struct tm_error *err)
 	note("", step);
 	if (is(script.stop, step))
 		atomic_store(&op->core->stopping, true);
+	/* While it runs, its record says whether it still can be. */
+	if (is(script.cancel, step)) {
+		script.cancellable = tm_op_cancellable(op->type, &op->record);
+		atomic_store(&op->progress.cancelled, true);
+	}
 	if (!is(script.fail, step))
 		return 0;
 	if (script.silent)
@@ -285,6 +292,38 @@ static void runs(void **state)
 		assert_true(op->record.started_usec > 0);
 		atomic_store(&f->core.stopping, false);
 		assert_null(tm_op_free(op));
+	}
+}
+
+/* Back before the point of no return, on behind it. */
+static void ends_when_cancelled(void **state)
+{
+	static const struct {
+		const struct tm_op_type *type;
+		const char *cancel, *trace;
+		bool cancellable;
+	} cases[] = {
+		{ &recorded, "a", "a -b -a", true }, { &recorded, "b", "a b -b -a", true },
+		{ &recorded, "c", "a b rec c d" },   { &deed, "a", "a -k -a", true },
+		{ &deed, "k", "a k c d" },           { &endless, "a", "a -b -a", true },
+		{ &endless, "b", "a b", true }, /* it was the last */
+	};
+	struct core_fixture *f = *state;
+
+	for (size_t i = 0; i < TM_ARRAY_SIZE(cases); i++) {
+		const bool done = !strchr(cases[i].trace, '-');
+		struct tm_op *op = new_op(f, cases[i].type);
+
+		script.cancel = cases[i].cancel;
+		put_row(op);
+		tm_op_execute(op);
+		assert_ended(op, cases[i].trace, done ? TM_OP_DONE : TM_OP_FAILED,
+			     done ? TM_OK : TM_ERR_CANCELLED, false);
+		assert_int_equal(script.cancellable, cases[i].cancellable);
+		if (!done)
+			assert_non_null(strstr(op->error.detail, "was cancelled"));
+		assert_false(tm_op_cancellable(op->type, &op->record));
+		(void)tm_op_free(op);
 	}
 }
 
@@ -769,6 +808,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(runs),
+		TEST(ends_when_cancelled),
 		TEST(says_something),
 		TEST(ends_what_was_refused),
 		TEST(recovers),

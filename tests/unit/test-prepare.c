@@ -652,6 +652,41 @@ static void checks_what_can_be_read(void **state)
 	refuse(f, TM_ERR_WRONG_STATE, EBUSY, "", "uncertain");
 }
 
+/* What is asked for while a repair is under way, or waits, has its turn afterwards. */
+static void waits_for_a_repair(void **state)
+{
+	static const struct tm_op_type repair = { .kind = TM_CMD_POOL_REPAIR };
+	static const struct tm_op_type restore = { .kind = TM_CMD_POOL_RESTORE };
+	static const struct tm_op_type other = { .kind = TM_CMD_POOL_POLICY };
+	struct tm_op before = { .type = &repair };
+	struct tm_queued_op queued = { .op = &before };
+	struct fixture *f = *state;
+
+	extend(f, 2 * POOL_BYTES, 0);
+	f->pool->status.needs_check = true;
+	f->pool->status.mode = TM_MODE_READ_ONLY;
+	refuse(f, TM_ERR_NEEDS_CHECK, EROFS, "", "repaired by itself");
+	f->pool->record.policy.repair = TM_REPAIR_MANUAL;
+	refuse(f, TM_ERR_NEEDS_CHECK, EROFS, "", "thinmgr pool repair");
+
+	f->pool->running = &before;
+	accept(f);
+	before.type = &restore;
+	accept(f);
+	before.type = &other;
+	refuse(f, TM_ERR_NEEDS_CHECK, EROFS, "", "needs_check");
+	f->pool->running = NULL;
+	f->pool->queue = &queued;
+	refuse(f, TM_ERR_NEEDS_CHECK, EROFS, "", "needs_check");
+	before.type = &repair;
+	accept(f);
+
+	/* When its turn has come, what is behind it does not count. */
+	tm_uuid_generate(&f->op->record.id);
+	refuse(f, TM_ERR_NEEDS_CHECK, EROFS, "", "needs_check");
+	f->pool->queue = NULL;
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -667,6 +702,7 @@ int main(void)
 		TEST(repairs_what_is_broken),
 		TEST(goes_back_to_what_is_kept),
 		TEST(checks_what_can_be_read),
+		TEST(waits_for_a_repair),
 		TEST(knows_generations),
 		cmocka_unit_test(fills_defaults),
 	};

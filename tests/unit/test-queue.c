@@ -184,6 +184,59 @@ static void one_after_the_other(void **state)
 	told(f, "policy-changed policy-changed policy-changed policy-changed");
 }
 
+static void cancel(struct fixture *f, const struct tm_uuid *id, struct answer *a)
+{
+	*a = (struct answer){ .f = f };
+	tm_core_cancel(&f->base.core, id, submitted, a);
+	until(f, &a->come);
+}
+
+/* One that waits ends at once, with those before and behind it left alone. */
+static void cancels_what_waits(void **state)
+{
+	struct fixture *f = *state;
+	const unsigned int before = f->pool->record.policy.data.low_water_percent;
+	struct tm_op holder = { .core = &f->base.core };
+	struct tm_operation_record row = { 0 };
+	struct tm_uuid nobody;
+	struct answer a[2], c;
+
+	f->pool->running = &holder; /* nothing has its turn */
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
+		submit(f, policy_command(f, 40 + (unsigned int)i), false, &a[i]);
+		assert_true(a[i].accepted);
+		tm_core_wait(&f->base.core, &a[i].id, LIMIT_USEC, over, &a[i]);
+	}
+	assert_int_equal(tm_core_operation(&f->base.core, &a[0].id, &row), 0);
+	assert_true(row.live && row.cancellable);
+	assert_int_equal(row.percent, -1);
+
+	cancel(f, &a[0].id, &c);
+	assert_true(c.accepted);
+	until(f, &a[0].over);
+	assert_true(a[0].ended);
+	assert_false(a[1].over);
+	assert_ptr_equal(f->pool->running, &holder);
+	assert_int_equal(tm_store_read_operation(f->base.reader, &a[0].id, &row, NULL), 0);
+	assert_int_equal(row.status, TM_OP_FAILED);
+	assert_int_equal(row.error.code, TM_ERR_CANCELLED);
+	tm_operation_record_done(&row);
+	cancel(f, &a[0].id, &c);
+	assert_int_equal(c.code, TM_ERR_WRONG_STATE);
+	tm_uuid_generate(&nobody);
+	cancel(f, &nobody, &c);
+	assert_int_equal(c.code, TM_ERR_WRONG_STATE);
+	assert_int_equal(f->pool->record.policy.data.low_water_percent, before);
+
+	f->pool->running = NULL;
+	tm_pool_run_queue(f->pool);
+	until(f, &a[1].over);
+	assert_int_equal(f->pool->record.policy.data.low_water_percent, 41);
+	assert_int_equal(f->base.core.n_unfinished, 0);
+	rest(f);
+	told(f, "operation-failed policy-changed");
+}
+
 /* Nothing is recorded, and nothing waits, for what was refused. */
 static void refusals(void **state)
 {
@@ -279,7 +332,9 @@ static void waits_no_longer_than_asked(void **state)
 {
 	struct fixture *f = *state;
 	struct tm_core *core = &f->base.core;
-	struct tm_op op = { .core = core, .record = { .id = id_of(77), .status = TM_OP_DONE } };
+	struct tm_op op = { .core = core,
+			    .type = tm_op_type(TM_CMD_POOL_POLICY),
+			    .record = { .id = id_of(77), .status = TM_OP_DONE } };
 	struct answer a = { .f = f };
 	struct tm_operation_record row;
 
@@ -298,9 +353,13 @@ static void waits_no_longer_than_asked(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(runs_to_its_end), TEST(one_after_the_other),
-		TEST(refusals),        TEST(dry_run),
-		TEST(too_many),        TEST(waits_no_longer_than_asked),
+		TEST(runs_to_its_end),
+		TEST(one_after_the_other),
+		TEST(cancels_what_waits),
+		TEST(refusals),
+		TEST(dry_run),
+		TEST(too_many),
+		TEST(waits_no_longer_than_asked),
 	};
 
 	return cmocka_run_group_tests_name("queue", tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Running programs: what they say and how they end, whatever they do. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,12 +9,14 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/fsutil.h"
 #include "core/internal.h"
+#include "skip.h"
 
 static void finds_programs(void **state)
 {
@@ -64,7 +67,7 @@ static void tells_how_they_end(void **state)
 		struct tm_tool_result result;
 		struct tm_error err = { 0 };
 
-		if (tm_tool_run(cases[i].argv, 20, &result, &err) < 0)
+		if (tm_tool_run(cases[i].argv, 20, NULL, &result, &err) < 0)
 			fail_msg("%zu: %s", i, err.detail);
 		assert_int_equal(result.status, cases[i].status);
 		assert_string_equal(result.output, cases[i].output);
@@ -80,7 +83,7 @@ static void keeps_the_beginning(void **state)
 	struct tm_tool_result result;
 
 	(void)state;
-	assert_int_equal(tm_tool_run(argv, 20, &result, NULL), 0);
+	assert_int_equal(tm_tool_run(argv, 20, NULL, &result, NULL), 0);
 	assert_int_equal(result.status, 0);
 	assert_int_equal(strncmp(result.output, "1 2 3 4 ", 8), 0);
 	assert_in_range(strlen(result.output), sizeof(result.output) - 2,
@@ -101,7 +104,8 @@ static void needs_the_program(void **state)
 		struct tm_tool_result result;
 		struct tm_error err = { 0 };
 
-		assert_int_equal(tm_tool_run(cases[i].argv, 20, &result, &err), -cases[i].error);
+		assert_int_equal(tm_tool_run(cases[i].argv, 20, NULL, &result, &err),
+				 -cases[i].error);
 		assert_int_equal(err.code, TM_ERR_TOOL_FAILED);
 		assert_int_equal(err.errnum, cases[i].error);
 		assert_non_null(strstr(err.detail, cases[i].argv[0]));
@@ -126,7 +130,7 @@ static void ended_by_others(void **state)
 		struct tm_tool_result result;
 		struct tm_error err = { 0 };
 
-		assert_int_equal(tm_tool_run(argv[i], 20, &result, &err), -EINTR);
+		assert_int_equal(tm_tool_run(argv[i], 20, NULL, &result, &err), -EINTR);
 		assert_int_equal(err.code, TM_ERR_TOOL_FAILED);
 		assert_non_null(strstr(err.detail, i ? "signal 15" : "signal 9"));
 	}
@@ -148,7 +152,7 @@ static void kills_after_the_limit(void **state)
 		struct tm_tool_result result;
 		struct tm_error err = { 0 };
 
-		assert_int_equal(tm_tool_run(argv[i], 1, &result, &err), -ETIMEDOUT);
+		assert_int_equal(tm_tool_run(argv[i], 1, NULL, &result, &err), -ETIMEDOUT);
 		assert_int_equal(err.code, TM_ERR_TIMEOUT);
 		assert_in_range(tm_now_monotonic_usec() - begin, TM_USEC_PER_SEC,
 				20 * TM_USEC_PER_SEC);
@@ -186,21 +190,90 @@ static void hands_on_everything(void **state)
 	struct taken t = { 0 };
 
 	(void)state;
-	assert_int_equal(tm_tool_read(much, 20, take, &t, &result, &err), 0);
+	assert_int_equal(tm_tool_read(much, 20, NULL, take, &t, &result, &err), 0);
 	assert_int_equal(t.bytes, 3000000);
 	assert_int_equal(t.sum, 3000000);
 	assert_int_equal(result.status, 3);
 	assert_string_equal(result.output, "broken");
 
 	t = (struct taken){ .most = 100000 };
-	assert_int_equal(tm_tool_read(endless, 600, take, &t, &result, &err), -ENOSPC);
+	assert_int_equal(tm_tool_read(endless, 600, NULL, take, &t, &result, &err), -ENOSPC);
 	assert_int_equal(err.code, TM_ERR_NO_SPACE);
 	assert_string_equal(err.detail, "That is too much.");
 
 	err = (struct tm_error){ 0 };
 	t = (struct taken){ 0 };
-	assert_int_equal(tm_tool_read(endless, 1, take, &t, &result, &err), -ETIMEDOUT);
-	assert_int_equal(tm_tool_read(hangs, 1, take, &t, &result, NULL), -ETIMEDOUT);
+	assert_int_equal(tm_tool_read(endless, 1, NULL, take, &t, &result, &err), -ETIMEDOUT);
+	assert_int_equal(tm_tool_read(hangs, 1, NULL, take, &t, &result, NULL), -ETIMEDOUT);
+}
+
+static void *cancel_soon(void *arg)
+{
+	struct tm_progress *progress = arg;
+	const struct timespec moment = { .tv_nsec = 300 * 1000 * 1000 };
+
+	(void)nanosleep(&moment, NULL);
+	atomic_store(&progress->cancelled, true);
+	return NULL;
+}
+
+/* Whether it is silent, has closed its output, or never stops printing. */
+static void ends_when_cancelled(void **state)
+{
+	static const char *const argv[][4] = {
+		{ "/bin/sleep", "600", NULL },
+		{ "/bin/sh", "-c", "exec >&- 2>&-; exec sleep 600", NULL },
+		{ "/usr/bin/yes", NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(argv) / sizeof(argv[0]); i++) {
+		struct tm_progress progress = { .percent = -1 };
+		const struct tm_tool_watch watch = { .progress = &progress };
+		struct tm_tool_result result;
+		struct tm_error err = { 0 };
+		struct taken t = { 0 };
+		pthread_t thread;
+
+		assert_int_equal(pthread_create(&thread, NULL, cancel_soon, &progress), 0);
+		assert_int_equal(tm_tool_read(argv[i], 60, &watch, take, &t, &result, &err),
+				 -ECANCELED);
+		assert_int_equal(err.code, TM_ERR_CANCELLED);
+		assert_int_equal(atomic_load(&progress.percent), -1);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+	}
+}
+
+/* What it wrote shows how far it is; its end alone says that it is done. */
+static void tells_progress(void **state)
+{
+	char path[] = "/var/tmp/test-tool-XXXXXX", command[160];
+	const char *const argv[] = { "/bin/sh", "-c", command, NULL };
+	const struct {
+		uint64_t expected;
+		int least, most;
+	} cases[] = { { 8 * TM_MIB, 40, 60 }, { TM_MIB, 99, 99 }, { 0, -1, -1 } };
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	(void)snprintf(command, sizeof(command),
+		       "n=0; while [ $n -lt 4194304 ]; do printf %%65536d 0; n=$((n+65536)); done "
+		       ">%s; exec sleep 600",
+		       path);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct tm_progress progress = { .percent = -1 };
+		const struct tm_tool_watch watch = { &progress, cases[i].expected };
+		struct tm_tool_result result;
+
+		assert_int_equal(tm_tool_run(argv, 2, &watch, &result, NULL), -ETIMEDOUT);
+		if (i == 0 && atomic_load(&progress.percent) == 0)
+			TM_SKIP("the kernel does not count what is written here");
+		assert_in_range(atomic_load(&progress.percent) + 1, cases[i].least + 1,
+				cases[i].most + 1);
+	}
+	(void)close(fd);
+	(void)unlink(path);
 }
 
 int main(void)
@@ -209,7 +282,8 @@ int main(void)
 		cmocka_unit_test(finds_programs),      cmocka_unit_test(tells_how_they_end),
 		cmocka_unit_test(keeps_the_beginning), cmocka_unit_test(needs_the_program),
 		cmocka_unit_test(ended_by_others),     cmocka_unit_test(kills_after_the_limit),
-		cmocka_unit_test(hands_on_everything),
+		cmocka_unit_test(hands_on_everything), cmocka_unit_test(ends_when_cancelled),
+		cmocka_unit_test(tells_progress),
 	};
 
 	return cmocka_run_group_tests_name("tool", tests, NULL, NULL);
