@@ -160,14 +160,13 @@ static int not_whole(const struct tm_pool_record *pool, const char *name, const 
 	return r;
 }
 
-/* Everything in @from, a zstd frame, to @to. */
-static int unpack(const struct tm_pool_record *pool, const char *name, int dir_fd, int from, int to,
-		  struct tm_error *err)
+/* Everything in @from, a zstd frame, to @fn. */
+static int unpack(const struct tm_pool_record *pool, const char *name, int from, tm_packed_fn fn,
+		  void *userdata, struct tm_error *err)
 {
 	const size_t in_size = ZSTD_DStreamInSize(), out_size = ZSTD_DStreamOutSize();
 	tm_cleanup(free_input) ZSTD_DCtx *context = ZSTD_createDCtx();
 	tm_auto_free char *raw = malloc(in_size), *text = malloc(out_size);
-	uint64_t written = 0, checked = 0;
 	size_t more = 1; /* not 0: the frame has not ended */
 
 	if (!context || !raw || !text)
@@ -191,7 +190,7 @@ static int unpack(const struct tm_pool_record *pool, const char *name, int dir_f
 			if (ZSTD_isError(more))
 				return not_whole(pool, name, ZSTD_getErrorName(more), err);
 			full = more > 0 && out.pos == out.size;
-			r = put(pool, dir_fd, to, name, text, out.pos, &written, &checked, err);
+			r = fn(userdata, text, out.pos, err);
 			if (r < 0)
 				return r;
 		}
@@ -199,11 +198,34 @@ static int unpack(const struct tm_pool_record *pool, const char *name, int dir_f
 	return more ? not_whole(pool, name, "its end is missing", err) : 0;
 }
 
+int tm_packed_read(const struct tm_pool_record *pool, const char *name, tm_packed_fn fn,
+		   void *userdata, struct tm_error *err)
+{
+	tm_auto_close int from = tm_copies_open(pool, name, err);
+
+	return from < 0 ? from : unpack(pool, name, from, fn, userdata, err);
+}
+
+struct target {
+	const struct tm_pool_record *pool;
+	const char *name;
+	int dir_fd, fd;
+	uint64_t written, checked;
+};
+
+static int to_file(void *userdata, const char *data, size_t len, struct tm_error *err)
+{
+	struct target *t = userdata;
+
+	return put(t->pool, t->dir_fd, t->fd, t->name, data, len, &t->written, &t->checked, err);
+}
+
 int tm_packed_open(const struct tm_pool_record *pool, const char *name, struct tm_error *err)
 {
 	tm_auto_close int dir_fd = tm_file_open_directory(pool);
 	tm_auto_close int from = tm_copies_open(pool, name, err);
 	tm_auto_close int to = -1;
+	struct target target = { .pool = pool, .name = name };
 	int r;
 
 	if (from < 0)
@@ -213,6 +235,8 @@ int tm_packed_open(const struct tm_pool_record *pool, const char *name, struct t
 	to = openat(dir_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (to < 0)
 		return tm_file_fail(err, errno, "make a temporary file in", pool, NULL);
-	r = unpack(pool, name, dir_fd, from, to, err);
+	target.dir_fd = dir_fd;
+	target.fd = to;
+	r = unpack(pool, name, from, to_file, &target, err);
 	return r < 0 ? r : TM_TAKE_FD(to);
 }

@@ -26,6 +26,15 @@ int tm_packed_finish(struct tm_packed *p, struct tm_error *err);
 struct tm_packed *tm_packed_free(struct tm_packed *p);
 
 /*
+ * The text of what is kept as @name, in pieces, to @fn: a negative return ends it, and is then that
+ * of the call. NOT_FOUND; DAMAGED when it is not, or not all of, what was written, by when @fn may
+ * have had some of it.
+ */
+typedef int (*tm_packed_fn)(void *userdata, const char *data, size_t len, struct tm_error *err);
+int tm_packed_read(const struct tm_pool_record *pool, const char *name, tm_packed_fn fn,
+		   void *userdata, struct tm_error *err);
+
+/*
  * The text of what is kept as @name, in a file that has no name and goes with its last descriptor.
  * A descriptor; NO_SPACE; NOT_FOUND; DAMAGED when it is not, or not all of, what was written.
  */

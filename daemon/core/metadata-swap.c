@@ -11,11 +11,13 @@
 #include <string.h>
 
 #include "backing/copies.h"
+#include "backing/packed.h"
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "common/log.h"
 #include "core/internal.h"
 #include "core/op-types.h"
+#include "logic/dump-scan.h"
 #include "logic/rotation.h"
 #include "logic/suspect.h"
 
@@ -134,6 +136,57 @@ static struct tm_verdict_volume *known_volumes(const struct tm_op *op)
 	return v;
 }
 
+/* Does neither the damaged metadata tell what the volume had, nor a sample? */
+static bool unknown(const struct tm_verdict_volume *v, const struct tm_survey *before)
+{
+	const struct tm_survey_device *d = tm_survey_find(before, v->dev_id);
+
+	return !v->last_known && !(d && (tm_survey_device_sound(d) || d->details_found));
+}
+
+static int scan(void *userdata, const char *data, size_t len, struct tm_error *err)
+{
+	return tm_dump_scan_feed(userdata, data, len) < 0
+		       ? tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.")
+		       : 0;
+}
+
+/*
+ * What the newest safety copy says of volumes of which nothing else tells, as after a restart. One
+ * that cannot be read is no reason to fail: it is as if there were none.
+ */
+static void learn_from_copy(const struct tm_op *op, const struct tm_survey *before,
+			    struct tm_verdict_volume *volumes)
+{
+	tm_cleanup(tm_dump_scan_done) struct tm_dump_scan found = { 0 };
+	tm_auto_free struct tm_copy *copies = NULL;
+	const struct tm_copy *newest = NULL;
+	bool wanted = false;
+	size_t n = 0;
+
+	for (size_t i = 0; i < op->n_volumes; i++)
+		wanted = wanted || unknown(&volumes[i], before);
+	if (!wanted || tm_copies_list(&op->pool, &copies, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		if (tm_copy_is_dump(&copies[i]))
+			newest = &copies[i];
+	if (!newest || tm_packed_read(&op->pool, newest->name, scan, &found, NULL) < 0 ||
+	    !tm_dump_scan_whole(&found))
+		return;
+	for (size_t i = 0; i < op->n_volumes; i++) {
+		if (!unknown(&volumes[i], before))
+			continue;
+		for (size_t k = 0; k < found.n_devices; k++) {
+			if (found.devices[k].dev_id != volumes[i].dev_id)
+				continue;
+			volumes[i].last_known = true;
+			volumes[i].last_mapped_bytes = tm_sat_mul(found.devices[k].mapped_blocks,
+								  op->pool.block_bytes);
+		}
+	}
+}
+
 int tm_swap_compare(const struct tm_op *op, bool restore, struct tm_repair_verdict *ret,
 		    struct tm_error *err)
 {
@@ -148,6 +201,7 @@ int tm_swap_compare(const struct tm_op *op, bool restore, struct tm_repair_verdi
 	r = survey(path, &before, err);
 	if (r < 0)
 		return r;
+	learn_from_copy(op, &before, volumes);
 	tm_copies_new_path(&op->pool, path);
 	r = survey(path, &after, err);
 	if (r < 0)
