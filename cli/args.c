@@ -69,6 +69,8 @@ static const struct cli_option options[CLI_OPT_COUNT] = {
 	[CLI_OPT_KEEP_DAYS] = { "keep-days", 0, "N", "days for which the others stay" },
 	[CLI_OPT_COPY_HOURS] = { "copy-hours", 0, "N", "hours between safety copies of metadata" },
 	[CLI_OPT_CHECK_DAYS] = { "check-days", 0, "N", "days between checks of metadata" },
+	[CLI_OPT_CHECK_VOLUMES] = { "check-volumes", 0, "BOOL",
+				    "check file systems that a repair leaves suspect" },
 
 	[CLI_OPT_POOL] = { "pool", 'p', "POOL", "only of this pool" },
 	[CLI_OPT_TYPE] = { "type", 't', "TYPE", "only of this type: extended, low-space, ..." },

@@ -191,9 +191,8 @@ const struct cli_command cli_operation_commands[] = {
 	  "Exits with the status of the change: 0, or that of its error.", CLI_BIT(CLI_OPT_WAIT), 1,
 	  1, run_wait },
 	{ "operation", "cancel", "ID", "End a change early, and undo what it has done",
-	  "Refused once it is past the step after which it is always finished; 'operation show' "
-	  "says "
-	  "whether it can be cancelled. Waits until it has ended, unless --no-wait is given.",
+	  "Refused once it is past the step after which it is always finished; 'operation show'\n"
+	  "says whether it can be cancelled. Waits until that is done, unless --no-wait is given.",
 	  CLI_BIT(CLI_OPT_NO_WAIT), 1, 1, run_cancel },
 	{ 0 },
 };

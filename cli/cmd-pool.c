@@ -179,6 +179,9 @@ static void print_policy(struct cli_output *o, const json_t *policy)
 		  (unsigned long long)cli_uint(policy, "keep_days"));
 	print_interval(o, "Metadata copied", cli_uint(policy, "copy_hours"), "hour");
 	print_interval(o, "Metadata checked", cli_uint(policy, "check_days"), "day");
+	cli_field(o, "Suspect volumes", CLI_PLAIN, "%s",
+		  cli_bool(policy, "check_volumes") ? "checked after a repair by themselves"
+						    : "checked when asked for");
 }
 
 /* What the verdicts mean to people; NULL: nothing worth a line. */
@@ -443,6 +446,12 @@ static int read_policy(const struct cli_args *args, json_t **ret, struct tm_erro
 				    &number, err);
 		if (r == 0)
 			r = put(ret, "check_days", json_integer((json_int_t)number), err);
+	}
+	if (r == 0 && cli_has(args, CLI_OPT_CHECK_VOLUMES)) {
+		r = cli_read_bool("--check-volumes", args->values[CLI_OPT_CHECK_VOLUMES], &yes,
+				  err);
+		if (r == 0)
+			r = put(ret, "check_volumes", json_boolean(yes), err);
 	}
 	if (r == 0 && cli_has(args, CLI_OPT_REPAIR)) {
 		const char *when = args->values[CLI_OPT_REPAIR];

@@ -411,6 +411,9 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 	if (op->repair.back)
 		pool->owes = false; /* it has done what it could */
 	tm_pool_give_back(pool);
+	if (op->record.status == TM_OP_DONE && pool->record.policy.check_volumes &&
+	    (kind == TM_CMD_POOL_REPAIR || kind == TM_CMD_POOL_RESTORE))
+		tm_pool_check_suspects(pool);
 	tm_pool_mend(pool);
 	return pool;
 }

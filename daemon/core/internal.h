@@ -319,6 +319,8 @@ void tm_pool_suspect(struct tm_pool *pool, enum tm_suspicion why, uint64_t usec,
 		     uint64_t happened_usec);
 void tm_volume_suspect(struct tm_pool *pool, struct tm_volume *volume, enum tm_suspicion why,
 		       uint64_t usec);
+/* Have the file systems of those that are suspect and active checked, each by an operation. */
+void tm_pool_check_suspects(struct tm_pool *pool);
 /* Whether there is a volume that is not suspect, and would become so now. */
 bool tm_pool_may_become_suspect(const struct tm_pool *pool);
 /* A volume's new record, from an operation: what it does not know of stays. */

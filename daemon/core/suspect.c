@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "common/cleanup.h"
 #include "common/fsutil.h"
@@ -80,6 +81,34 @@ void tm_pool_suspect(struct tm_pool *pool, enum tm_suspicion why, uint64_t usec,
 	for (size_t i = 0; why != TM_SUSPECT_NOT && i < pool->n_volumes; i++)
 		if (tm_suspect_touches(&pool->volumes[i].record, happened_usec))
 			tm_volume_suspect(pool, &pool->volumes[i], why, usec);
+}
+
+/* What comes of it is told by events; that it could not even be asked for is not. */
+static void asked_check(void *userdata, const struct tm_operation_record *op,
+			const struct tm_error *err)
+{
+	(void)userdata;
+	(void)op;
+	if (err)
+		tm_log(LOG_WARNING, "A suspect volume is not checked by itself: %s", err->detail);
+}
+
+void tm_pool_check_suspects(struct tm_pool *pool)
+{
+	for (size_t i = 0; i < pool->n_volumes; i++) {
+		const struct tm_volume *v = &pool->volumes[i];
+		struct tm_command *cmd;
+
+		if (v->record.suspect == TM_SUSPECT_NOT || !v->active)
+			continue;
+		cmd = calloc(1, sizeof(*cmd));
+		if (!cmd)
+			return;
+		cmd->kind = TM_CMD_VOLUME_CHECK;
+		(void)snprintf(cmd->pool, sizeof(cmd->pool), "%s", pool->record.id.text);
+		(void)snprintf(cmd->volume, sizeof(cmd->volume), "%s", v->record.id.text);
+		tm_core_submit(pool->core, cmd, false, asked_check, NULL);
+	}
 }
 
 bool tm_pool_may_become_suspect(const struct tm_pool *pool)

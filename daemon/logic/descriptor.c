@@ -236,8 +236,8 @@ static void need_time(struct tm_json_reader *r, const char *name, uint64_t *ret)
 
 static int parse_policy(json_t *object, struct tm_policy *ret, struct tm_error *err)
 {
-	static const char *const later[] = { "repair", "keep_copies", "keep_days", "copy_hours",
-					     "check_days" };
+	static const char *const later[] = { "repair",     "keep_copies", "keep_days",
+					     "copy_hours", "check_days",  "check_volumes" };
 	auto_json json_t *whole = NULL;
 	int r;
 

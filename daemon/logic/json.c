@@ -314,13 +314,14 @@ static json_t *extend_to_json(const struct tm_extend_policy *p)
 json_t *tm_policy_to_json(const struct tm_policy *policy)
 {
 	return json_pack(
-		"{s:o, s:o, s:b, s:I, s:s, s:I, s:I, s:I, s:I}", "data",
+		"{s:o, s:o, s:b, s:I, s:s, s:I, s:I, s:I, s:I, s:b}", "data",
 		extend_to_json(&policy->data), "metadata", extend_to_json(&policy->metadata),
 		"activate_at_start", (int)policy->activate_at_start, "sample_seconds",
 		(json_int_t)policy->sample_seconds, "repair", tm_repair_policy_name(policy->repair),
 		"keep_copies", (json_int_t)policy->keep_copies, "keep_days",
 		(json_int_t)policy->keep_days, "copy_hours", (json_int_t)policy->copy_hours,
-		"check_days", (json_int_t)policy->check_days);
+		"check_days", (json_int_t)policy->check_days, "check_volumes",
+		(int)policy->check_volumes);
 }
 
 static int extend_from_json(struct tm_json_reader *outer, const char *name,
@@ -370,6 +371,7 @@ int tm_policy_from_json(json_t *object, const char *prefix, struct tm_policy *po
 	(void)tm_json_get_uint(&r, "keep_days", 0, TM_KEEP_DAYS_MOST, &keep_days);
 	(void)tm_json_get_uint(&r, "copy_hours", 0, TM_COPY_HOURS_MOST, &copy_hours);
 	(void)tm_json_get_uint(&r, "check_days", 0, TM_CHECK_DAYS_MOST, &check_days);
+	(void)tm_json_get_bool(&r, "check_volumes", &changed.check_volumes);
 	changed.sample_seconds = (uint32_t)sample_seconds;
 	changed.keep_copies = (uint32_t)keep_copies;
 	changed.keep_days = (uint32_t)keep_days;

@@ -77,6 +77,7 @@ struct tm_policy {
 	uint32_t keep_copies, keep_days;
 	uint32_t copy_hours; /* 0..8760: between safety copies; 0: none are made */
 	uint32_t check_days; /* 0..365: between checks, which those are as well; 0: none are made */
+	bool check_volumes;  /* those a repair leaves suspect have their file systems checked */
 };
 
 struct tm_volume_record {

@@ -54,7 +54,7 @@ static void get_policy(struct tm_query *q, struct tm_extend_policy *p)
 	" data_maximum_bytes, metadata_extend, metadata_low_water_percent,"               \
 	" metadata_step_percent, metadata_step_min_bytes, metadata_maximum_bytes,"        \
 	" activate_at_start, sample_seconds, repair, keep_copies, keep_days, copy_hours," \
-	" check_days, checked_usec, copied_usec, created_usec"
+	" check_days, check_volumes, checked_usec, copied_usec, created_usec"
 
 /*
  * The sizes and the mark of a row that exists belong to tm_store_set_sizes, the times of checks to
@@ -62,7 +62,7 @@ static void get_policy(struct tm_query *q, struct tm_extend_policy *p)
  */
 static const char sql_put_pool[] =
 	"INSERT INTO pools (" POOL_COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-	" ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	" ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	" ON CONFLICT (id) DO UPDATE SET name = excluded.name, backing = excluded.backing,"
 	" directory = excluded.directory, sparse = excluded.sparse,"
 	" block_bytes = excluded.block_bytes, zeroing = excluded.zeroing,"
@@ -83,6 +83,7 @@ static const char sql_put_pool[] =
 	" sample_seconds = excluded.sample_seconds, repair = excluded.repair,"
 	" keep_copies = excluded.keep_copies, keep_days = excluded.keep_days,"
 	" copy_hours = excluded.copy_hours, check_days = excluded.check_days,"
+	" check_volumes = excluded.check_volumes,"
 	" created_usec = excluded.created_usec";
 
 static int put_pool(struct tm_store *s, const struct tm_pool_record *p, struct tm_error *err)
@@ -131,6 +132,7 @@ static int put_pool(struct tm_store *s, const struct tm_pool_record *p, struct t
 	tm_bind_u64(&q, p->policy.keep_days);
 	tm_bind_u64(&q, p->policy.copy_hours);
 	tm_bind_u64(&q, p->policy.check_days);
+	tm_bind_u64(&q, p->policy.check_volumes);
 	tm_bind_u64(&q, p->checked_usec);
 	tm_bind_u64(&q, p->copied_usec);
 	tm_bind_u64(&q, p->created_usec);
@@ -176,6 +178,7 @@ static void get_pool(struct tm_query *q, struct tm_pool_record *p)
 	p->policy.keep_days = tm_get_u32(q);
 	p->policy.copy_hours = tm_get_u32(q);
 	p->policy.check_days = tm_get_u32(q);
+	p->policy.check_volumes = tm_get_bool(q);
 	p->checked_usec = tm_get_u64(q);
 	p->copied_usec = tm_get_u64(q);
 	p->created_usec = tm_get_u64(q);

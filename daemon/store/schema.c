@@ -148,6 +148,9 @@ static const char *const migrations[] = {
 	 "ALTER TABLE pools ADD COLUMN check_days INTEGER NOT NULL DEFAULT 7;"
 	 "ALTER TABLE pools ADD COLUMN checked_usec INTEGER NOT NULL DEFAULT 0;"
 	 "ALTER TABLE pools ADD COLUMN copied_usec INTEGER NOT NULL DEFAULT 0;"),
+
+	/* 7: whether volumes that a repair leaves suspect are checked by themselves */
+	"ALTER TABLE pools ADD COLUMN check_volumes INTEGER NOT NULL DEFAULT 0;",
 };
 
 int tm_schema_version(void)

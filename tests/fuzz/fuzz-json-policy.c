@@ -32,6 +32,7 @@ static void check(json_t *object)
 		assert(policy.keep_days == back.keep_days);
 		assert(policy.copy_hours == back.copy_hours);
 		assert(policy.check_days == back.check_days);
+		assert(policy.check_volumes == back.check_volumes);
 		assert(policy.data.step_min_bytes == back.data.step_min_bytes);
 		return;
 	}

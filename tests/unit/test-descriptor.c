@@ -92,6 +92,7 @@ static void assert_same(const struct tm_descriptor *a, const struct tm_descripto
 	assert_int_equal(a->pool.policy.keep_days, b->pool.policy.keep_days);
 	assert_int_equal(a->pool.policy.copy_hours, b->pool.policy.copy_hours);
 	assert_int_equal(a->pool.policy.check_days, b->pool.policy.check_days);
+	assert_int_equal(a->pool.policy.check_volumes, b->pool.policy.check_volumes);
 	assert_int_equal(a->pool.policy.data.maximum_bytes, b->pool.policy.data.maximum_bytes);
 	assert_int_equal(a->n_volumes, b->n_volumes);
 	for (i = 0; i < a->n_volumes; i++) {
@@ -341,6 +342,7 @@ static void test_accepted(void **state)
 		{ "pool/policy/keep_days", NULL },
 		{ "pool/policy/copy_hours", NULL },
 		{ "pool/policy/check_days", NULL },
+		{ "pool/policy/check_volumes", NULL },
 	};
 	size_t i;
 

@@ -332,7 +332,7 @@ static void test_parse_depth(void **state)
 
 static const char default_text[] =
 	"{\"activate_at_start\":true,"
-	"\"check_days\":7,\"copy_hours\":24,"
+	"\"check_days\":7,\"check_volumes\":false,\"copy_hours\":24,"
 	"\"data\":{\"auto_extend\":true,\"low_water_percent\":20,\"maximum\":null,"
 	"\"step_min\":67108864,\"step_percent\":20},"
 	"\"keep_copies\":8,\"keep_days\":30,"
@@ -365,6 +365,7 @@ static void test_policy(void **state)
 		.keep_days = 0,
 		.copy_hours = 8760,
 		.check_days = 0,
+		.check_volumes = true,
 	};
 	object = tm_policy_to_json(&policy);
 	tm_policy_default(&back);
@@ -386,6 +387,7 @@ static void test_policy(void **state)
 	assert_int_equal(back.keep_days, 0);
 	assert_int_equal(back.copy_hours, 8760);
 	assert_int_equal(back.check_days, 0);
+	assert_true(back.check_volumes);
 	json_decref(object);
 }
 

@@ -125,6 +125,7 @@ static struct tm_pool_record pool_of(unsigned int n, const char *name)
 			.keep_days = 99,
 			.copy_hours = 77,
 			.check_days = 66,
+			.check_volumes = true,
 		},
 		.checked_usec = 1234567890123457,
 		.copied_usec = 1234567890123458,
@@ -208,6 +209,7 @@ static void assert_same_pool(const struct tm_pool_record *a, const struct tm_poo
 	assert_int_equal(a->policy.keep_days, b->policy.keep_days);
 	assert_int_equal(a->policy.copy_hours, b->policy.copy_hours);
 	assert_int_equal(a->policy.check_days, b->policy.check_days);
+	assert_int_equal(a->policy.check_volumes, b->policy.check_volumes);
 	assert_int_equal(a->checked_usec, b->checked_usec);
 	assert_int_equal(a->copied_usec, b->copied_usec);
 	assert_int_equal(a->created_usec, b->created_usec);

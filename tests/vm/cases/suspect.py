@@ -197,7 +197,35 @@ def checked(t):
     pools.destroy("fs")
 
 
+def checked_by_itself(t):
+    """Where the policy says so, what going back has left suspect is checked without being asked."""
+    pools.create(t, "auto", 64, policy={
+        "data": {"auto_extend": False}, "metadata": {"auto_extend": False}, "check_volumes": True})
+    for name in ("fs", "raw"):
+        pools.volume("auto", name, 24)
+        if name == "fs":
+            tm.sh(["mkfs.ext4", "-q", "-F", pools.node("auto", "fs")])
+            tm.settle()
+    pools.change("POST", "/v1/pools/auto/check", {"copy": True})
+    [copy] = tm.items(pools.api("GET", "/v1/pools/auto/copies", expect=200).body)
+    # Of a file system that nobody uses, blocks that hold nothing: it is sound without them.
+    tm.sh(["dd", "if=/dev/urandom", f"of={pools.node('auto', 'fs')}", "bs=64k", "seek=360", "count=8", "oflag=direct",
+           "conv=fsync,notrunc"])
+    tm.write_pattern(pools.node("auto", "raw"), 4, 1)
+    tm.settle()
+    after = pools.last_seq()
+    pools.change("POST", "/v1/pools/auto/restore-metadata", {"copy": copy["name"]})
+    marked = {e["volume"]: e["data"]["reason"] for e in pools.events(after, type="volume-suspect")}
+    t.equal(marked, {"fs": "restored", "raw": "restored"}, "suspect by going back")
+    cleared = pools.wait_event("suspect-cleared", after)
+    t.equal((cleared["volume"], cleared["data"]["by"]), ("fs", "check"), "the file system was checked, and is sound")
+    said = pools.wait_event("operation-failed", after)
+    t.check(said["data"]["kind"] == "volume-check" and "no file system" in said["message"], said)
+    t.equal(reasons("auto"), {"fs": None, "raw": "restored"}, "what none can check stays suspect")
+    pools.destroy("auto")
+
+
 def run(t):
-    for part in (no_space, nobody_there, in_time, read_only, checked):
+    for part in (no_space, nobody_there, in_time, read_only, checked, checked_by_itself):
         part(t)
         t.log(f"{part.__name__}: as it should be")
