@@ -16,7 +16,7 @@ import pools
 import tm
 from contract import api
 
-LIMIT = 240
+LIMIT = 480
 DISKS = ["2G"]
 MIB = pools.MIB
 LONG = 64 * 1024

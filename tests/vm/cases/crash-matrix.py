@@ -14,7 +14,7 @@ import http.client
 import crashlab
 import tm
 
-LIMIT = 1500
+LIMIT = 3000
 
 # What tells in the end what became of each volume, also when a restart finished it.
 REPORTED = {"pool-repair": ("accept",), "pool-restore": ("accept", "accept_losses")}

@@ -4,7 +4,7 @@
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 180
+LIMIT = 300
 
 
 def run(t):

@@ -8,7 +8,7 @@ from pathlib import Path
 import tm
 
 HOST = True
-LIMIT = 240
+LIMIT = 400
 TOP = Path(__file__).resolve().parents[3]
 # What follows events never ends by itself: it is cut off, and has done well until then.
 ENDLESS = re.compile(r"\bevent watch\b")

@@ -11,7 +11,7 @@ import dataclasses
 import crashlab
 import tm
 
-LIMIT = 1500
+LIMIT = 2400
 
 
 def points():

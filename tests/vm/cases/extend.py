@@ -16,7 +16,7 @@ import target
 import tm
 from contract import api
 
-LIMIT = 300
+LIMIT = 480
 DISKS = ["2G"]
 MIB = pools.MIB
 # Of the target in use: ours, or the distribution's.

@@ -9,7 +9,7 @@ import pools
 import tm
 from contract import api
 
-LIMIT = 150
+LIMIT = 240
 SECONDS = 60
 SAMPLES = 3
 QUIET = 2  # seconds in which nothing of the daemon runs, before it counts as at rest

@@ -7,7 +7,7 @@ import shutil
 import crashlab
 import tm
 
-LIMIT = 300
+LIMIT = 480
 MIB = crashlab.MIB
 
 

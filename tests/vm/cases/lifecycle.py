@@ -11,7 +11,7 @@ import tm
 from contract import api
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 240
+LIMIT = 400
 MIB = pools.MIB
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 240
+LIMIT = 400
 DISKS = ["4G"]
 
 MIB = 2048  # sectors

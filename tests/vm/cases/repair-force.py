@@ -10,7 +10,7 @@ import metadata
 import pools
 import tm
 
-LIMIT = 300
+LIMIT = 480
 FAULT = Path("/run/thinlab-fault")
 DROP_IN = Path("/run/systemd/system/thinmgrd.service.d/thinlab.conf")
 UNIT = Path("/run/systemd/system/srv-thinlab.mount")

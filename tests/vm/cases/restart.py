@@ -11,7 +11,7 @@ from pathlib import Path
 import crashlab
 import tm
 
-LIMIT = 300
+LIMIT = 480
 MIB = crashlab.MIB
 DROP_IN = Path("/etc/thinmgr/thinmgrd.conf.d/restart-case.conf")
 UNIT_DROP_IN = Path("/run/systemd/system/thinmgrd.service.d/restart-case.conf")

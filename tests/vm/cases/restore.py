@@ -7,7 +7,7 @@ import metadata
 import pools
 import tm
 
-LIMIT = 300
+LIMIT = 480
 MIB = 1 << 20
 
 

@@ -7,7 +7,7 @@ import os
 import pools
 import tm
 
-LIMIT = 420
+LIMIT = 600
 MIB = 1 << 20
 
 
