@@ -6,7 +6,7 @@ import metadata
 import pools
 import tm
 
-LIMIT = 600
+LIMIT = 1200
 MIB = 1 << 20
 DAY = 86400 * 10**6  # in microseconds
 

@@ -12,7 +12,7 @@ import metadata
 import pools
 import tm
 
-LIMIT = 600
+LIMIT = 1200
 BLOCK_BYTES = 65536
 MIB = 1 << 20
 

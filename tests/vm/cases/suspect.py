@@ -7,7 +7,7 @@ import os
 import pools
 import tm
 
-LIMIT = 600
+LIMIT = 1200
 MIB = 1 << 20
 
 
