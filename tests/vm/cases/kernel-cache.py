@@ -10,7 +10,7 @@ import thin
 import tm
 
 SUITES = ["bookworm"]  # on Debian 13 by its name
-LIMIT = 120
+LIMIT = 240
 PACKAGE = False
 MODULE = True
 

@@ -32,7 +32,7 @@ import tm
 
 SUITES = ["bookworm", "trixie"]
 DEFAULT = False
-LIMIT = 200
+LIMIT = 500
 MODULE = True
 
 KIB = 1 << 10

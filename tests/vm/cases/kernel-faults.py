@@ -16,7 +16,7 @@ import thin
 import tm
 
 SUITES = ["bookworm"]  # on Debian 13 by its name
-LIMIT = 200
+LIMIT = 400
 PACKAGE = False
 MODULE = True
 

@@ -15,7 +15,7 @@ import thin
 import tm
 
 SUITES = ["bookworm"]  # on Debian 13 by its name
-LIMIT = 200
+LIMIT = 400
 PACKAGE = False
 MODULE = True
 # The debug kernel finds the distribution's target reading the superblock as a bitmap while it has it locked.

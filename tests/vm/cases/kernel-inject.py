@@ -18,7 +18,7 @@ import thin
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 240
+LIMIT = 480
 DEFAULT = False
 PACKAGE = False
 MODULE = True

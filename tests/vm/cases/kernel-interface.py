@@ -14,7 +14,7 @@ import thin
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 180
+LIMIT = 360
 PACKAGE = False
 MODULE = True
 

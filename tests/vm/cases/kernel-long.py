@@ -9,7 +9,7 @@ import tm
 
 SUITES = ["bookworm", "trixie"]
 DEFAULT = False
-LIMIT = 900
+LIMIT = 1800
 PACKAGE = False
 MODULE = True
 

@@ -23,7 +23,7 @@ import tm
 
 SUITES = ["bookworm", "trixie"]
 DEFAULT = False  # three minutes
-LIMIT = 400
+LIMIT = 800
 PACKAGE = False
 MODULE = True
 

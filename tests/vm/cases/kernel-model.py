@@ -16,7 +16,7 @@ import thin
 import tm
 
 SUITES = ["bookworm"]  # on Debian 13 by its name
-LIMIT = 150
+LIMIT = 300
 PACKAGE = False
 MODULE = True
 

@@ -17,7 +17,7 @@ import thin
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 120
+LIMIT = 240
 PACKAGE = False
 MODULE = True
 

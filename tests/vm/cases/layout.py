@@ -11,7 +11,7 @@ from lab import btf, layout, module
 from lab.util import REPO
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 120
+LIMIT = 240
 HOST = True
 PACKAGE = False
 MODULE = True

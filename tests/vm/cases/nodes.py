@@ -6,7 +6,7 @@ from pathlib import Path
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 120
+LIMIT = 240
 
 
 def properties(node):

@@ -4,7 +4,7 @@
 import tm
 
 HOST = True
-LIMIT = 240
+LIMIT = 400
 POOL = "/srv/reset"
 
 

@@ -12,7 +12,7 @@ import target
 import tm
 from contract import api
 
-LIMIT = 240
+LIMIT = 400
 MIB = pools.MIB
 HUNG = 6  # more than the daemon has threads for looking
 

@@ -5,7 +5,7 @@ import target
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 90
+LIMIT = 180
 PACKAGE = False
 
 
