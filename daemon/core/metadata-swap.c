@@ -136,12 +136,12 @@ static struct tm_verdict_volume *known_volumes(const struct tm_op *op)
 	return v;
 }
 
-/* Does neither the damaged metadata tell what the volume had, nor a sample? */
+/* Can nothing of the volume be read in the damaged metadata, and did no sample tell of it? */
 static bool unknown(const struct tm_verdict_volume *v, const struct tm_survey *before)
 {
 	const struct tm_survey_device *d = tm_survey_find(before, v->dev_id);
 
-	return !v->last_known && !(d && (tm_survey_device_sound(d) || d->details_found));
+	return !v->last_known && !d;
 }
 
 static int scan(void *userdata, const char *data, size_t len, struct tm_error *err)
@@ -180,9 +180,9 @@ static void learn_from_copy(const struct tm_op *op, const struct tm_survey *befo
 		for (size_t k = 0; k < found.n_devices; k++) {
 			if (found.devices[k].dev_id != volumes[i].dev_id)
 				continue;
-			volumes[i].last_known = true;
-			volumes[i].last_mapped_bytes = tm_sat_mul(found.devices[k].mapped_blocks,
-								  op->pool.block_bytes);
+			volumes[i].copied = true;
+			volumes[i].copied_bytes = tm_sat_mul(found.devices[k].mapped_blocks,
+							     op->pool.block_bytes);
 		}
 	}
 }
@@ -201,7 +201,9 @@ int tm_swap_compare(const struct tm_op *op, bool restore, struct tm_repair_verdi
 	r = survey(path, &before, err);
 	if (r < 0)
 		return r;
-	learn_from_copy(op, &before, volumes);
+	/* Going back, it may be the very copy that is judged. */
+	if (!restore)
+		learn_from_copy(op, &before, volumes);
 	tm_copies_new_path(&op->pool, path);
 	r = survey(path, &after, err);
 	if (r < 0)

@@ -73,6 +73,9 @@ static void weigh_evidence(const struct tm_verdict_input *in, const struct tm_ve
 		l->before_blocks = v->last_mapped_bytes / in->block_bytes;
 	} else if (before) {
 		l->evidence = TM_EVIDENCE_PART;
+	} else if (v && v->copied) {
+		l->evidence = TM_EVIDENCE_COPY;
+		l->before_blocks = v->copied_bytes / in->block_bytes;
 	}
 	if (l->before_blocks < readable)
 		l->before_blocks = readable;
@@ -102,6 +105,7 @@ static enum tm_fate fate_of(const struct tm_survey_device *before,
 		return TM_FATE_LOST_BLOCKS;
 	switch (l->evidence) {
 	case TM_EVIDENCE_NONE:
+	case TM_EVIDENCE_COPY:
 	case TM_EVIDENCE_PART:
 		return TM_FATE_UNKNOWN;
 	case TM_EVIDENCE_DETAILS:
@@ -134,6 +138,8 @@ static const char *known_how(enum tm_evidence evidence)
 		return " that it was last known to have";
 	case TM_EVIDENCE_PART:
 		return " that could be read, and what could not";
+	case TM_EVIDENCE_COPY:
+		return " that it has in the newest safety copy";
 	case TM_EVIDENCE_NONE:
 	case TM_EVIDENCE_DETAILS:
 	case TM_EVIDENCE_COUNTED:
@@ -191,7 +197,7 @@ static void say_line(const struct tm_verdict_input *in, const struct tm_verdict_
 			n = snprintf(l->text, sizeof(l->text),
 				     "%s: gone, but nothing of it was mapped", who);
 		else if (l->evidence == TM_EVIDENCE_NONE ||
-			 (l->evidence == TM_EVIDENCE_PART && !l->before_blocks))
+			 (l->evidence <= TM_EVIDENCE_PART && !l->before_blocks))
 			n = snprintf(l->text, sizeof(l->text),
 				     "%s: gone; how much of it was mapped is not known", who);
 		else
@@ -220,6 +226,11 @@ static void say_line(const struct tm_verdict_input *in, const struct tm_verdict_
 				     "%s: %s mapped; part of it was damaged, and how much is not"
 				     " known",
 				     who, has.s);
+		else if (l->evidence == TM_EVIDENCE_COPY)
+			n = snprintf(l->text, sizeof(l->text),
+				     "%s: %s mapped, no less than the %s in the newest safety copy;"
+				     " what came since is not known",
+				     who, has.s, had.s);
 		else
 			n = snprintf(l->text, sizeof(l->text),
 				     "%s: %s mapped; how much was mapped before is not known", who,
@@ -303,8 +314,7 @@ static bool something_was_mapped(const struct tm_verdict_input *in,
 	for (i = 0; i < v->n_lines; i++) {
 		const struct tm_verdict_line *l = &v->lines[i];
 
-		if (l->before_blocks || l->evidence == TM_EVIDENCE_NONE ||
-		    l->evidence == TM_EVIDENCE_PART)
+		if (l->before_blocks || l->evidence <= TM_EVIDENCE_PART)
 			return true;
 	}
 	return !lists_all(in->before) && in->before->superblock.data_used;
@@ -313,6 +323,7 @@ static bool something_was_mapped(const struct tm_verdict_input *in,
 static enum tm_refusal why_refused(const struct tm_verdict_input *in,
 				   const struct tm_repair_verdict *v)
 {
+	uint64_t before = v->before_blocks, lost = v->lost_blocks;
 	size_t i;
 
 	if (!tm_survey_sound(in->after))
@@ -324,7 +335,14 @@ static enum tm_refusal why_refused(const struct tm_verdict_input *in,
 	for (i = 0; i < v->n_lines; i++)
 		if (v->lines[i].unexplained)
 			return TM_REFUSAL_UNEXPLAINED;
-	if (v->lost_blocks > v->before_blocks / 2)
+	/* What is not in it any more was perhaps discarded since the copy was made. */
+	for (i = 0; i < v->n_lines; i++) {
+		if (v->lines[i].evidence != TM_EVIDENCE_COPY)
+			continue;
+		before -= v->lines[i].before_blocks < before ? v->lines[i].before_blocks : before;
+		lost -= v->lines[i].lost_blocks < lost ? v->lines[i].lost_blocks : lost;
+	}
+	if (lost > before / 2)
 		return TM_REFUSAL_TOO_MUCH;
 	return TM_REFUSAL_NONE;
 }

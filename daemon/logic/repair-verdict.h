@@ -20,8 +20,11 @@
  * Otherwise it is accepted: with losses, where anything is missing or nobody knows what was there.
  *
  * What a volume had before is, in this order: what was counted, if nothing of its tree was damaged;
- * what the metadata's own details say; what was last known. The last may be outdated both ways, and
- * is told as what it is.
+ * what the metadata's own details say; what the last sample said; of one of which nothing could be
+ * read, what the newest safety copy says. The last two may be outdated both ways, and are told as
+ * what they are. A sample is seconds old. A copy is hours old, or older: it shows that something
+ * was there, but what agrees with it may lack what came since, and what does not may have been
+ * discarded. So by it alone nothing is intact, and nothing too much to lose.
  */
 #ifndef TM_LOGIC_REPAIR_VERDICT_H
 #define TM_LOGIC_REPAIR_VERDICT_H
@@ -38,7 +41,9 @@ struct tm_verdict_volume {
 	const char *name;
 	uint64_t size_bytes;
 	bool last_known;
-	uint64_t last_mapped_bytes; /* by the last sample or safety copy; where last_known */
+	uint64_t last_mapped_bytes; /* by the last sample; where last_known */
+	bool copied;
+	uint64_t copied_bytes; /* mapped by the newest safety copy; where copied */
 };
 
 struct tm_verdict_input {
@@ -62,6 +67,7 @@ enum tm_fate {
 /* Where before_blocks comes from; the better comes later. */
 enum tm_evidence {
 	TM_EVIDENCE_NONE,       /* nowhere: it is 0 */
+	TM_EVIDENCE_COPY,       /* the newest safety copy's; nothing could be read */
 	TM_EVIDENCE_PART,       /* counted, but part of it was damaged: there was more */
 	TM_EVIDENCE_LAST_KNOWN, /* what the caller gave; at least what was counted */
 	TM_EVIDENCE_DETAILS,    /* the damaged metadata's own count; at least what was counted */

@@ -82,8 +82,9 @@ static void make_survey(struct tm_survey *s, enum state state, const struct dev 
 /* ---- the table --------------------------------------------------------------------------- */
 
 struct known {
-	uint32_t id;    /* 0: the list ends */
-	int64_t blocks; /* last known; -1: unknown */
+	uint32_t id;     /* 0: the list ends */
+	int64_t blocks;  /* last known; -1: unknown */
+	uint64_t copied; /* in the newest safety copy; 0: in none */
 };
 
 struct line {
@@ -128,6 +129,7 @@ struct verdict_case {
 #define DETAILS    TM_EVIDENCE_DETAILS
 #define LAST_KNOWN TM_EVIDENCE_LAST_KNOWN
 #define PART       TM_EVIDENCE_PART
+#define COPY       TM_EVIDENCE_COPY
 #define NOTHING    TM_EVIDENCE_NONE
 
 static const struct verdict_case cases[] = {
@@ -537,6 +539,53 @@ static const struct verdict_case cases[] = {
 	  REFUSE(TOO_MUCH),
 	  { { 1, BLOCKS, LAST_KNOWN, 51 } },
 	  NULL },
+	/* A copy shows what there was, and that by then: it makes nothing intact, and forbids
+	   little. */
+	{ "as the copy has it",
+	  NO_SUPERBLOCK,
+	  { { 0 } },
+	  GOOD,
+	  { WHOLE(1, 100), WHOLE(2, 60) },
+	  { { 1, -1, 100 }, { 2, -1, 50 } },
+	  LOSSES,
+	  { { 1, UNKNOWN, COPY }, { 2, UNKNOWN, COPY } },
+	  "it is not known" },
+	{ "much less than the copy has, perhaps discarded since",
+	  NO_SUPERBLOCK,
+	  { { 0 } },
+	  GOOD,
+	  { WHOLE(1, 40), WHOLE(2, 50) },
+	  { { 1, -1, 100 }, { 2, 50 } },
+	  LOSSES,
+	  { { 1, BLOCKS, COPY, 60 }, { 2, INTACT, LAST_KNOWN } },
+	  NULL },
+	{ "much less than was last known, whatever a copy has",
+	  NO_SUPERBLOCK,
+	  { { 0 } },
+	  GOOD,
+	  { WHOLE(1, 1000), WHOLE(2, 20) },
+	  { { 1, -1, 1000 }, { 2, 50, 20 } },
+	  REFUSE(TOO_MUCH),
+	  { { 1, UNKNOWN, COPY }, { 2, BLOCKS, LAST_KNOWN, 30 } },
+	  NULL },
+	{ "nothing, where the copy has something",
+	  NO_SUPERBLOCK,
+	  { { 0 } },
+	  GOOD,
+	  { { 0 } },
+	  { { 1, -1, 100 } },
+	  REFUSE(EMPTY),
+	  { { 1, LOST, COPY, 100 } },
+	  "it maps nothing" },
+	{ "the copy is not asked about what can be read in part",
+	  GOOD,
+	  { { 1, 60, NO_DETAILS, 1 } },
+	  GOOD,
+	  { WHOLE(1, 70) },
+	  { { 1, -1, 65 } },
+	  LOSSES,
+	  { { 1, UNKNOWN, PART } },
+	  NULL },
 	{ "something, and nothing known",
 	  NO_SUPERBLOCK,
 	  { { 0 } },
@@ -625,6 +674,8 @@ static size_t count_volumes(const struct known *k, struct tm_verdict_volume *vol
 			.size_bytes = TM_GIB,
 			.last_known = k[n].blocks >= 0,
 			.last_mapped_bytes = k[n].blocks >= 0 ? (uint64_t)k[n].blocks * BLOCK : 0,
+			.copied = k[n].copied > 0,
+			.copied_bytes = k[n].copied * BLOCK,
 		};
 	return n;
 }

@@ -118,6 +118,9 @@ def back(t):
     pools.api("POST", "/v1/pools/back/activate?wait=60")
     t.check(not u.path.exists(), "nothing is made in its place by itself")
     u.restore(second)
+    marked = {v["name"]: v["suspect"] and v["suspect"]["reason"]
+              for v in tm.items(pools.api("GET", "/v1/pools/back/volumes", expect=200).body)}
+    t.equal(set(marked.values()), {"restored"}, f"nothing tells whether it is all there: {marked}")
     t.equal(tm.sh(["thin_dump", u.path]).out, dump, "dump of what was made of the copy")
     t.equal(tm.sh(["thin_check", u.path], check=False).status, 0, "thin_check")
     state("back", "activate")
