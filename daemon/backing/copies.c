@@ -160,8 +160,9 @@ static int make_empty(int dir_fd, const struct tm_pool_record *pool, uint64_t by
 	r = check_bytes(bytes, err);
 	if (r < 0)
 		return r;
-	if (unlinkat(dir_fd, NEW, 0) < 0 && errno != ENOENT)
-		return tm_file_fail(err, errno, "delete", pool, NEW);
+	r = tm_spare_give_back(dir_fd, pool, NEW, err);
+	if (r < 0)
+		return r;
 	r = tm_file_check_room(pool, dir_fd, bytes, err);
 	/* What was set aside for this is only used up when there is nothing else. */
 	if (r == -ENOSPC && tm_spare_use(dir_fd, pool, NEW, bytes, NULL) >= 0) {
@@ -199,7 +200,7 @@ int tm_copies_make_new(const struct tm_pool_record *pool, uint64_t bytes, struct
 	r = allocate(fd, bytes);
 	if (r < 0) {
 		r = tm_file_fail(err, -r, "allocate", pool, NEW);
-		(void)unlinkat(dir_fd, NEW, 0);
+		(void)tm_spare_give_back(dir_fd, pool, NEW, NULL);
 	}
 	return r;
 }
@@ -252,7 +253,7 @@ static int fill_new(int dir_fd, const struct tm_pool_record *pool, int from, con
 		r = copy(from, fd, (uint64_t)st->st_size);
 	if (r < 0) {
 		r = tm_file_fail(err, -r, "copy the metadata to", pool, NEW);
-		(void)unlinkat(dir_fd, NEW, 0);
+		(void)tm_spare_give_back(dir_fd, pool, NEW, NULL);
 	}
 	return r;
 }
@@ -312,9 +313,7 @@ int tm_copies_drop_new(const struct tm_pool_record *pool, struct tm_error *err)
 		return 0;
 	if (dir_fd < 0)
 		return tm_file_fail(err, -dir_fd, "open", pool, NULL);
-	if (unlinkat(dir_fd, NEW, 0) < 0 && errno != ENOENT)
-		return tm_file_fail(err, errno, "delete", pool, NEW);
-	return 0;
+	return tm_spare_give_back(dir_fd, pool, NEW, err);
 }
 
 /* ---- the place of the old ----------------------------------------------------------------- */
@@ -455,6 +454,9 @@ static int back_to_old(int dir_fd, int kept_fd, const struct tm_pool_record *poo
 
 	if (is_old < 0)
 		return is_old;
+	/* What took its place may have been the room for a repair: see tm_copies_drop_new. */
+	if (is_old && !same_file(&old, kept) && renameat(dir_fd, OLD, dir_fd, NEW) < 0)
+		return tm_file_fail(err, errno, "take back", pool, OLD);
 	/* Renaming a file to another of its own names does nothing. */
 	if (is_old && same_file(&old, kept))
 		r = unlinkat(kept_fd, name, 0);

@@ -84,7 +84,7 @@ int tm_copies_drop_packed(const struct tm_pool_record *pool, struct tm_error *er
 /* Open what is kept as @name for reading. A descriptor; BAD_NAME, NOT_FOUND. */
 int tm_copies_open(const struct tm_pool_record *pool, const char *name, struct tm_error *err);
 
-/* Delete new metadata; fine when there is none. */
+/* Delete new metadata, or set it aside for the next; fine when there is none. */
 int tm_copies_drop_new(const struct tm_pool_record *pool, struct tm_error *err);
 
 /*

@@ -93,6 +93,45 @@ int tm_spare_use(int dir_fd, const struct tm_pool_record *pool, const char *name
 		       : 0;
 }
 
+/*
+ * All of it reads as zeroes, and stays allocated: on a full file system what is freed is not had
+ * again.
+ */
+static int clear(int fd, uint64_t bytes)
+{
+	static const char zeroes[65536];
+
+	if (fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, (off_t)bytes) == 0)
+		return 0;
+	for (uint64_t at = 0; at < bytes;) {
+		const uint64_t left = bytes - at;
+		ssize_t n = pwrite(fd, zeroes, left < sizeof(zeroes) ? left : sizeof(zeroes),
+				   (off_t)at);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		at += n > 0 ? (uint64_t)n : 0;
+	}
+	return 0;
+}
+
+int tm_spare_give_back(int dir_fd, const struct tm_pool_record *pool, const char *name,
+		       struct tm_error *err)
+{
+	tm_auto_close int fd = openat(dir_fd, name, O_WRONLY | TM_FILE_FLAGS);
+	struct stat st = { 0 };
+
+	/* What was left half made, or is known by another name, is not worth keeping. */
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
+	    st.st_nlink == 1 && faccessat(dir_fd, SPARE, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	    clear(fd, (uint64_t)st.st_size) == 0 &&
+	    renameat2(dir_fd, name, dir_fd, SPARE, RENAME_NOREPLACE) == 0)
+		return 0;
+	return unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT
+		       ? tm_file_fail(err, errno, "delete", pool, name)
+		       : 0;
+}
+
 int tm_spare_drop(int dir_fd, const struct tm_pool_record *pool, struct tm_error *err)
 {
 	return unlinkat(dir_fd, SPARE, 0) < 0 && errno != ENOENT

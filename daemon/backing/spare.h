@@ -25,6 +25,13 @@ int tm_spare_keep(const struct tm_pool_record *pool, uint64_t bytes, struct tm_e
 int tm_spare_use(int dir_fd, const struct tm_pool_record *pool, const char *name, uint64_t bytes,
 		 struct tm_error *err);
 
+/*
+ * What has the name @name is of no more use: it is set aside again, reading as zeroes, or deleted
+ * where something is set aside already. Fine when there is none.
+ */
+int tm_spare_give_back(int dir_fd, const struct tm_pool_record *pool, const char *name,
+		       struct tm_error *err);
+
 /* Fine when there is none. */
 int tm_spare_drop(int dir_fd, const struct tm_pool_record *pool, struct tm_error *err);
 

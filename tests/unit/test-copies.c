@@ -474,6 +474,26 @@ static void set_aside(void **state)
 	assert_int_equal(tm_spare_use(dir_fd, &p->pool, "metadata.new", SIZE, &err), -ENOENT);
 	assert_int_equal(err.code, TM_ERR_NOT_FOUND);
 
+	/* What comes of no more use is set aside again, and nothing of it can be read. */
+	put(p, "metadata.new", 'x', SIZE);
+	assert_int_equal(tm_copies_drop_new(&p->pool, &err), 0);
+	assert_false(exists(p, "metadata.new"));
+	assert_int_equal(has(p, "metadata.spare", &size), 0);
+	assert_int_equal(size, SIZE);
+	put(p, "metadata.new", 'y', SIZE); /* one is enough */
+	assert_int_equal(tm_copies_drop_new(&p->pool, &err), 0);
+	assert_false(exists(p, "metadata.new"));
+	assert_int_equal(has(p, "metadata.spare", &size), 0);
+	assert_int_equal(tm_spare_use(dir_fd, &p->pool, "metadata.new", SIZE, &err), 0);
+	put(p, "metadata", 'o', SIZE);
+	put(p, "metadata.new", 'n', SIZE);
+	assert_int_equal(tm_copies_swap(&p->pool, "20261123T024512Z-repair", &err), 0);
+	assert_int_equal(tm_copies_swap_back(&p->pool, "20261123T024512Z-repair", &err), 0);
+	assert_int_equal(has(p, "metadata", NULL), 'o');
+	assert_int_equal(has(p, "metadata.spare", &size), 0);
+	assert_int_equal(size, SIZE);
+	assert_int_equal(tm_spare_use(dir_fd, &p->pool, "metadata.new", SIZE, &err), 0);
+
 	/* A bit more than there is, too, while there is room. */
 	assert_int_equal(tm_spare_keep(&p->pool, SIZE, &err), 0);
 	assert_int_equal(tm_spare_use(dir_fd, &p->pool, "metadata.new", 3 * SIZE, &err), 0);
