@@ -118,6 +118,13 @@ int tm_handle_operation_cancel(struct tm_request *request)
 	/* One that never was is told from one that has ended. */
 	if (read_operation(request, &op) < 0)
 		return tm_answer_error(request, &request->error);
+	if (!op.live && !has_ended(&op)) {
+		(void)tm_error_set(&request->error, TM_ERR_WRONG_STATE, EBUSY,
+				   "Operation %s was cut off by a restart, and is finished or "
+				   "undone as soon as that can be.",
+				   op.id.text);
+		return tm_answer_error(request, &request->error);
+	}
 	return tm_change_cancel(request, &op.id);
 }
 

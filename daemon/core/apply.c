@@ -50,8 +50,6 @@ static void take_record(struct tm_pool *pool, const struct tm_op *op)
 		r.low_water_bytes = pool->record.low_water_bytes;
 	}
 	pool->record = r;
-	if (op->type->stops_extension)
-		pool->spare_bytes = 0; /* it may have been used up: it is looked for again */
 	/* The next status will say so; until then this is what is known. */
 	if (pool->status_valid)
 		pool->status.transaction_id = r.transaction_id;
@@ -362,6 +360,11 @@ void tm_op_apply_dropped(struct tm_op *op, struct tm_pool *pool)
 {
 	tm_upkeep_ended(op, pool);
 	tell_failure(op, pool);
+	if (!pool)
+		return;
+	/* Who cancels a repair does not want the next one. */
+	pool->mend.tried = pool->mend.tried || op->type->kind == TM_CMD_POOL_REPAIR;
+	tm_pool_mend(pool); /* perhaps it was in the way */
 }
 
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
@@ -382,10 +385,13 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 	}
 	if (!pool)
 		return NULL;
+	if (op->type->stops_extension)
+		pool->spare_bytes = 0; /* it may have been used up: it is looked for again */
 	tm_pool_suspect(pool, op->loss.why, op->loss.usec, 0);
 	/* What was refused or undone has not made anything certain. */
 	uncertain = op->undo_failed ||
-		    (pool->state == TM_POOL_UNCERTAIN && op->record.status != TM_OP_DONE);
+		    ((pool->state == TM_POOL_UNCERTAIN || op->pool_was_uncertain) &&
+		     op->record.status != TM_OP_DONE);
 	memcpy(why, pool->state_reason, sizeof(why));
 	if (op->undo_failed)
 		(void)snprintf(why, sizeof(why), "%.*s", (int)sizeof(why) - 1, op->error.detail);
@@ -414,6 +420,8 @@ struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool)
 	if (op->record.status == TM_OP_DONE && pool->record.policy.check_volumes &&
 	    (kind == TM_CMD_POOL_REPAIR || kind == TM_CMD_POOL_RESTORE))
 		tm_pool_check_suspects(pool);
+	else if (kind == TM_CMD_VOLUME_CHECK)
+		tm_pool_check_next(pool);
 	tm_pool_mend(pool);
 	return pool;
 }

@@ -157,6 +157,7 @@ void tm_core_stop(struct tm_core *core)
 	core->watch = tm_watch_free(core->watch);
 	core->sample_timer = sd_event_source_disable_unref(core->sample_timer);
 	core->upkeep_timer = sd_event_source_disable_unref(core->upkeep_timer);
+	tm_core_cancel_all(core);
 }
 
 bool tm_core_idle(const struct tm_core *core)

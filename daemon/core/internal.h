@@ -48,7 +48,8 @@ struct tm_space {
 
 struct tm_volume {
 	struct tm_volume_record record;
-	bool active; /* has a device */
+	bool active;    /* has a device */
+	bool check_due; /* of its file system, without being asked: see suspect.c */
 	bool mapped_valid;
 	uint64_t mapped_bytes;
 };
@@ -319,8 +320,12 @@ void tm_pool_suspect(struct tm_pool *pool, enum tm_suspicion why, uint64_t usec,
 		     uint64_t happened_usec);
 void tm_volume_suspect(struct tm_pool *pool, struct tm_volume *volume, enum tm_suspicion why,
 		       uint64_t usec);
-/* Have the file systems of those that are suspect and active checked, each by an operation. */
+/*
+ * Have the file systems of those that are suspect, active and used by nobody checked, each by an
+ * operation: the first now, the next when that has ended.
+ */
 void tm_pool_check_suspects(struct tm_pool *pool);
+void tm_pool_check_next(struct tm_pool *pool);
 /* Whether there is a volume that is not suspect, and would become so now. */
 bool tm_pool_may_become_suspect(const struct tm_pool *pool);
 /* A volume's new record, from an operation: what it does not know of stays. */
@@ -363,6 +368,8 @@ uint64_t tm_pool_mark(const struct tm_pool_record *record);
 struct tm_pool *tm_op_apply(struct tm_op *op, struct tm_pool *pool);
 /* The same for one that was cancelled before it touched anything; another may be running. */
 void tm_op_apply_dropped(struct tm_op *op, struct tm_pool *pool);
+/* queue.c: whatever can end early is to, as the daemon stops */
+void tm_core_cancel_all(struct tm_core *core);
 /* Bring the model in line with what devices there are. */
 void tm_pool_observe(struct tm_pool *pool);
 
@@ -444,8 +451,8 @@ int tm_parts_delete_thin(struct tm_core *core, const struct tm_pool_record *pool
 int tm_parts_ours(struct tm_core *core, const struct tm_pool_record *pool, enum tm_dm_role role,
 		  const struct tm_volume_record *volume, struct tm_dm_info *ret,
 		  struct tm_error *err);
-int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *pool,
-			    struct tm_error *err);
+int tm_parts_check_metadata(struct tm_core *core, struct tm_progress *progress,
+			    const struct tm_pool_record *pool, struct tm_error *err);
 /*
  * A file that says which unfinished pool a directory belongs to: what undoing may delete is
  * decided by it, so that a directory that turned out to be somebody's is left alone.

@@ -26,7 +26,7 @@ int tm_step_check_metadata(struct tm_op *op, struct tm_error *err)
 	/* In use it changes while it is read, and the kernel has accepted it. */
 	if (!op->activate || op->pool_was_active)
 		return 0;
-	r = tm_parts_check_metadata(op->core, &op->pool, err);
+	r = tm_parts_check_metadata(op->core, &op->progress, &op->pool, err);
 	if (r < 0)
 		return r;
 	return tm_parts_learn_sizes(&op->pool, err);
@@ -415,7 +415,9 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 
 static int import_check(struct tm_op *op, struct tm_error *err)
 {
-	return op->pool_was_active ? 0 : tm_parts_check_metadata(op->core, &op->pool, err);
+	return op->pool_was_active
+		       ? 0
+		       : tm_parts_check_metadata(op->core, &op->progress, &op->pool, err);
 }
 
 static int import_record(struct tm_op *op, struct tm_error *err)

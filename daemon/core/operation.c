@@ -439,6 +439,7 @@ static int cancelled(struct tm_op *op)
 void tm_op_execute(struct tm_op *op)
 {
 	const size_t commit = commit_step(op->type);
+	bool begun = false;
 	size_t i = 0;
 	int r = 0;
 
@@ -485,12 +486,15 @@ void tm_op_execute(struct tm_op *op)
 		op->record.started_usec = tm_now_realtime_usec();
 	}
 	for (; i < op->type->n_steps; i++) {
+		begun = false;
 		if (i <= commit && !op->recovering && atomic_load(&op->core->stopping))
 			r = tm_error_set(&op->error, TM_ERR_SHUTTING_DOWN, ECANCELED,
 					 "The daemon is stopping.");
 		else if (i <= commit && !op->recovering && atomic_load(&op->progress.cancelled))
 			r = cancelled(op);
 		else
+			begun = true;
+		if (begun)
 			r = run_step(op, i, &op->error);
 		if (r < 0 && put_off(op, i))
 			r = 0;
@@ -499,13 +503,17 @@ void tm_op_execute(struct tm_op *op)
 	}
 	if (r < 0) {
 		/* A program that was ended has its own words for it. */
-		if (op->error.code == TM_ERR_CANCELLED)
+		if (op->error.code == TM_ERR_CANCELLED && atomic_load(&op->core->stopping))
+			(void)tm_error_set(&op->error, TM_ERR_SHUTTING_DOWN, ECANCELED,
+					   "The daemon is stopping.");
+		else if (op->error.code == TM_ERR_CANCELLED)
 			(void)cancelled(op);
 		if (!op->error.code)
 			(void)tm_error_set(&op->error, TM_ERR_INTERNAL, -r, "Step %s failed: %s.",
 					   op->type->steps[i].name, strerror(-r));
-		if (!op->committed)
-			undo(op, i);
+		/* A step that has not begun has nothing to be undone, and may not know so. */
+		if (!op->committed && (begun || i > 0))
+			undo(op, begun ? i : i - 1);
 		else
 			op->undo_failed = true; /* cannot go back, could not go on */
 	}

@@ -505,8 +505,8 @@ int tm_parts_learn_sizes(struct tm_pool_record *pool, struct tm_error *err)
 	return 0;
 }
 
-int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *pool,
-			    struct tm_error *err)
+int tm_parts_check_metadata(struct tm_core *core, struct tm_progress *progress,
+			    const struct tm_pool_record *pool, struct tm_error *err)
 {
 	char path[TM_PATH_SIZE + 16];
 	struct tm_tool_result result = { 0 };
@@ -522,7 +522,7 @@ int tm_parts_check_metadata(struct tm_core *core, const struct tm_pool_record *p
 	if (sb.needs_check)
 		return 0; /* the kernel brings it up read-only, and the state says so */
 	tm_backing_part_path(pool, TM_PART_METADATA, path);
-	r = tm_metadata_check(core, NULL, path, pool->name, &result, err);
+	r = tm_metadata_check(core, progress, path, pool->name, &result, err);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,

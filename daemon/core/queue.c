@@ -196,7 +196,7 @@ static void op_job(void *arg)
 
 	tm_op_execute(op);
 	/* Who waited for it is to see how the pool is now, not how it was before. */
-	if (op->type->stops_extension)
+	if (op->type->stops_extension && !op->dropped)
 		op->status_valid = tm_parts_saw(op->core, &op->pool, &op->status,
 						&op->backing_free_bytes);
 	tm_mailbox_post(op->core->mailbox, op_ended, op);
@@ -321,7 +321,8 @@ static void drop_queued(struct tm_op *op)
 	op->dropped = true;
 	(void)tm_error_set(&op->error, TM_ERR_CANCELLED, ECANCELED,
 			   "Operation %s was cancelled before its turn came.", op->record.kind);
-	tm_crew_run(core->workers, op_job, op);
+	/* Only its row is written: it does not wait for workers that are busy for long. */
+	tm_crew_run(core->recorder, op_job, op);
 }
 
 static int cancel(struct tm_core *core, const struct tm_uuid *id, struct tm_operation_record *ret,
@@ -335,11 +336,11 @@ static int cancel(struct tm_core *core, const struct tm_uuid *id, struct tm_oper
 				    id->text);
 	if (atomic_load(&op->progress.cancelled)) /* asked for twice is asked for */
 		return 0;
-	if (op->recovering || !ret->cancellable) {
+	if (!ret->cancellable) {
 		int r = tm_error_set(
 			err, TM_ERR_WRONG_STATE, EBUSY,
-			ret->status == TM_OP_UNDOING || op->recovering
-				? "Operation %s is being undone, or finished after a restart."
+			ret->status == TM_OP_UNDOING
+				? "Operation %s is being undone already."
 				: "Operation %s is past the step after which it is always "
 				  "finished.",
 			id->text);
@@ -350,6 +351,14 @@ static int cancel(struct tm_core *core, const struct tm_uuid *id, struct tm_oper
 	atomic_store(&op->progress.cancelled, true);
 	drop_queued(op);
 	return 0;
+}
+
+void tm_core_cancel_all(struct tm_core *core)
+{
+	TM_LOCK_SCOPE(&core->live_lock);
+	for (size_t i = 0; i < TM_ARRAY_SIZE(core->live); i++)
+		if (core->live[i])
+			atomic_store(&core->live[i]->progress.cancelled, true);
 }
 
 static void cancel_on_main(void *arg)

@@ -117,7 +117,7 @@ static int raise_device(struct raising *x)
 		return r;
 	x->there = r > 0 && info.live_table;
 	if (!x->there) {
-		r = tm_parts_check_metadata(core, &x->record, err);
+		r = tm_parts_check_metadata(core, NULL, &x->record, err);
 		if (r >= 0)
 			r = tm_parts_learn_sizes(&x->record, err);
 		if (r >= 0)

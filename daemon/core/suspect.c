@@ -93,13 +93,25 @@ static void asked_check(void *userdata, const struct tm_operation_record *op,
 		tm_log(LOG_WARNING, "A suspect volume is not checked by itself: %s", err->detail);
 }
 
-void tm_pool_check_suspects(struct tm_pool *pool)
+static bool used(struct tm_pool *pool, const struct tm_volume *v)
+{
+	struct tm_dm_info info;
+
+	return tm_parts_ours(pool->core, &pool->record, TM_ROLE_VOLUME, &v->record, &info, NULL) >
+		       0 &&
+	       info.open_count > 0;
+}
+
+void tm_pool_check_next(struct tm_pool *pool)
 {
 	for (size_t i = 0; i < pool->n_volumes; i++) {
-		const struct tm_volume *v = &pool->volumes[i];
+		struct tm_volume *v = &pool->volumes[i];
 		struct tm_command *cmd;
 
-		if (v->record.suspect == TM_SUSPECT_NOT || !v->active)
+		if (!v->check_due)
+			continue;
+		v->check_due = false;
+		if (v->record.suspect == TM_SUSPECT_NOT || !v->active || used(pool, v))
 			continue;
 		cmd = calloc(1, sizeof(*cmd));
 		if (!cmd)
@@ -108,7 +120,15 @@ void tm_pool_check_suspects(struct tm_pool *pool)
 		(void)snprintf(cmd->pool, sizeof(cmd->pool), "%s", pool->record.id.text);
 		(void)snprintf(cmd->volume, sizeof(cmd->volume), "%s", v->record.id.text);
 		tm_core_submit(pool->core, cmd, false, asked_check, NULL);
+		return;
 	}
+}
+
+void tm_pool_check_suspects(struct tm_pool *pool)
+{
+	for (size_t i = 0; i < pool->n_volumes; i++)
+		pool->volumes[i].check_due = true;
+	tm_pool_check_next(pool);
 }
 
 bool tm_pool_may_become_suspect(const struct tm_pool *pool)

@@ -143,6 +143,7 @@ int tm_core_operation(struct tm_core *core, const struct tm_uuid *id,
 	if (!core->live_valid || !tm_uuid_equal(&core->live.id, id))
 		return -ENOENT;
 	*ret = core->live;
+	ret->live = true;
 	return 0;
 }
 

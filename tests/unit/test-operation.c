@@ -256,11 +256,11 @@ static void runs(void **state)
 		/* What can wait is no failure. */
 		{ &recorded, "d", .trace = "a b rec c d", .pool = true },
 		/* Asked to stop: back before the point of no return, on behind it. */
-		{ &recorded, .stop = "a", .trace = "a -b -a", .code = TM_ERR_SHUTTING_DOWN },
+		{ &recorded, .stop = "a", .trace = "a -a", .code = TM_ERR_SHUTTING_DOWN },
 		{ &recorded, .stop = "b", .trace = "a b -b -a", .code = TM_ERR_SHUTTING_DOWN },
 		{ &recorded, .stop = "rec", .trace = "a b rec c d", .pool = true },
 		{ &deed, .stop = "k", .trace = "a k c d" },
-		{ &endless, .stop = "a", .trace = "a -b -a", .code = TM_ERR_SHUTTING_DOWN },
+		{ &endless, .stop = "a", .trace = "a -a", .code = TM_ERR_SHUTTING_DOWN },
 		/* Provoked faults fall where they are said to. */
 		{ &recorded, .fault = "error:volume-create:b:before", .trace = "a -b -a",
 		  .code = TM_ERR_INTERNAL },
@@ -303,9 +303,9 @@ static void ends_when_cancelled(void **state)
 		const char *cancel, *trace;
 		bool cancellable;
 	} cases[] = {
-		{ &recorded, "a", "a -b -a", true }, { &recorded, "b", "a b -b -a", true },
-		{ &recorded, "c", "a b rec c d" },   { &deed, "a", "a -k -a", true },
-		{ &deed, "k", "a k c d" },           { &endless, "a", "a -b -a", true },
+		{ &recorded, "a", "a -a", true },  { &recorded, "b", "a b -b -a", true },
+		{ &recorded, "c", "a b rec c d" }, { &deed, "a", "a -a", true },
+		{ &deed, "k", "a k c d" },         { &endless, "a", "a -a", true },
 		{ &endless, "b", "a b", true }, /* it was the last */
 	};
 	struct core_fixture *f = *state;

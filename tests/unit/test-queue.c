@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -237,6 +238,65 @@ static void cancels_what_waits(void **state)
 	told(f, "operation-failed policy-changed");
 }
 
+/* It ends while all workers are busy, and what is cancelled is not begun again by itself. */
+static void block(void *arg)
+{
+	while (!atomic_load((atomic_bool *)arg))
+		(void)usleep(1000);
+}
+
+static void cancels_a_repair(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_command *cmd = calloc(1, sizeof(*cmd));
+	struct tm_op holder = { .core = &f->base.core };
+	atomic_bool go_on = false;
+	struct answer a, c;
+
+	assert_non_null(cmd);
+	cmd->kind = TM_CMD_POOL_REPAIR;
+	(void)snprintf(cmd->pool, sizeof(cmd->pool), "tank");
+	f->pool->status_valid = true;
+	f->pool->status.needs_check = true;
+	f->pool->running = &holder;
+	submit(f, cmd, false, &a);
+	assert_true(a.accepted);
+	tm_core_wait(&f->base.core, &a.id, LIMIT_USEC, over, &a);
+	for (unsigned int i = 0; i < 16; i++)
+		tm_crew_run(f->base.core.workers, block, &go_on);
+	cancel(f, &a.id, &c);
+	assert_true(c.accepted);
+	until(f, &a.over);
+	atomic_store(&go_on, true);
+	assert_true(f->pool->mend.tried);
+	assert_ptr_equal(f->pool->running, &holder);
+	f->pool->running = NULL;
+	rest(f);
+	told(f, "repair-failed");
+}
+
+/* What was not known of a pool is not known by a deletion that came to nothing. */
+static void stays_uncertain(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_op op = {
+		.core = &f->base.core,
+		.type = tm_op_type(TM_CMD_POOL_DELETE),
+		.record = { .status = TM_OP_FAILED },
+		.pool = f->pool->record,
+		.pool_was_uncertain = true,
+	};
+
+	(void)tm_error_set(&op.error, TM_ERR_BUSY, EBUSY, "A volume is in use.");
+	(void)snprintf(f->pool->state_reason, sizeof(f->pool->state_reason), "it was cut off");
+	f->pool->state = TM_POOL_DELETING;
+	assert_ptr_equal(tm_op_apply(&op, f->pool), f->pool);
+	assert_int_equal(f->pool->state, TM_POOL_UNCERTAIN);
+	assert_string_equal(f->pool->state_reason, "it was cut off");
+	rest(f);
+	told(f, "operation-failed");
+}
+
 /* Nothing is recorded, and nothing waits, for what was refused. */
 static void refusals(void **state)
 {
@@ -356,6 +416,8 @@ int main(void)
 		TEST(runs_to_its_end),
 		TEST(one_after_the_other),
 		TEST(cancels_what_waits),
+		TEST(cancels_a_repair),
+		TEST(stays_uncertain),
 		TEST(refusals),
 		TEST(dry_run),
 		TEST(too_many),
