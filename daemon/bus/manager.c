@@ -101,6 +101,8 @@ static const sd_bus_vtable vtable[] = {
 	SD_BUS_SIGNAL_WITH_ARGS("ModeChanged", SD_BUS_ARGS("s", pool, "s", from, "s", to, "t", seq),
 				0),
 	SD_BUS_SIGNAL_WITH_ARGS("NeedsCheck", SD_BUS_ARGS("s", pool, "t", seq), 0),
+	SD_BUS_SIGNAL_WITH_ARGS("RepairWaits",
+				SD_BUS_ARGS("s", pool, "s", volume, "s", message, "t", seq), 0),
 	SD_BUS_SIGNAL_WITH_ARGS("RepairStarted", SD_BUS_ARGS("s", pool, "t", seq), 0),
 	SD_BUS_SIGNAL_WITH_ARGS("RepairFinished",
 				SD_BUS_ARGS("s", pool, "s", verdict, "s", message, "t", seq), 0),

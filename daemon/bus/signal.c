@@ -88,6 +88,13 @@ static void add_special(struct tm_bus_signals *signals, const struct tm_event *e
 		s->arguments[0] = text(e->pool_name);
 		s->arguments[1] = number(e->seq);
 		break;
+	case TM_EVENT_REPAIR_WAITS: /* the message names who it waits for */
+		s = add(signals, "RepairWaits", "ssst");
+		s->arguments[0] = text(e->pool_name);
+		s->arguments[1] = text(e->volume_name);
+		s->arguments[2] = text(signals->message);
+		s->arguments[3] = number(e->seq);
+		break;
 	case TM_EVENT_REPAIR_STARTED:
 		s = add(signals, "RepairStarted", "st");
 		s->arguments[0] = text(e->pool_name);

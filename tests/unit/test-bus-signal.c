@@ -24,6 +24,7 @@ static struct tm_event event_of(enum tm_event_type type, const char *data)
 		.time_usec = 1,
 		.type = type,
 		.pool_name = "tank",
+		.volume_name = "home",
 		.message = "It happened.",
 		.data = (char *)data,
 	};
@@ -65,6 +66,8 @@ static void test_special_signals(void **state)
 		{ TM_EVENT_MODE_CHANGED, "{\"from\":\"write\",\"to\":\"read_only\"}",
 		  "ModeChanged(tank,write,read_only,42)" },
 		{ TM_EVENT_NEEDS_CHECK, NULL, "NeedsCheck(tank,42)" },
+		{ TM_EVENT_REPAIR_WAITS, "{\"holders\":[]}",
+		  "RepairWaits(tank,home,It happened.,42)" },
 		{ TM_EVENT_REPAIR_STARTED, NULL, "RepairStarted(tank,42)" },
 		{ TM_EVENT_REPAIRED, "{\"verdict\":\"accept\",\"volumes\":[]}",
 		  "RepairFinished(tank,accept,It happened.,42)" },

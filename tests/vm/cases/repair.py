@@ -10,6 +10,7 @@ from pathlib import Path
 
 import metadata
 import pools
+import runner
 import tm
 
 LIMIT = 1200
@@ -144,6 +145,9 @@ def write_error(t):
 def by_itself(t):
     """A volume is mounted when it happens: nothing is touched, then repaired within a second of the umount."""
     b = Broken(t, "self", repair="when_idle")
+    bus = runner.load("extend").Bus(t.scratch / "bus")
+    t.defer(bus.close)
+    tm.wait_for(bus.listening, 15, "busctl listening")
     pools.volume("self", "fs", 16)
     tm.sh(["mkfs.ext4", "-q", pools.node("self", "fs")])
     with tm.mounted(pools.node("self", "fs"), t.scratch / "mnt"):
@@ -156,6 +160,8 @@ def by_itself(t):
         t.log(waits["message"])
         held = {(h["kind"], h["volume"], h["mount_point"] or h["pid"]) for h in waits["data"]["holders"]}
         t.equal(held, {("mount", "fs", str(t.scratch / "mnt")), ("process", "two", os.getpid())}, "who holds it")
+        tm.wait_for(lambda: any(name == "RepairWaits" and str(t.scratch / "mnt") in said[2]
+                                for name, said in bus.signals()), 30, "the same on the system bus")
         busy = pools.api("POST", "/v1/pools/self/repair?wait=60").body
         t.equal(busy["type"], "urn:thinmgr:error:busy", "asked for")
         t.check(str(t.scratch / "mnt") in busy["detail"], busy["detail"])
@@ -173,6 +179,23 @@ def by_itself(t):
     t.equal(pools.pool("self")["repair_waits_for"], None, "nobody is waited for")
     with tm.mounted(pools.node("self", "fs"), t.scratch / "mnt"):
         t.equal(tm.digest(t.scratch / "mnt/file"), wanted, "the file, mounted again")
+    b.healthy()
+
+
+def failed(t):
+    """What was committed cannot be read either, so the pool fails altogether; then its disk comes back."""
+    b = Broken(t, "fails", repair="when_idle")
+    with open(pools.node("fails", "two"), "rb"):
+        stop_writes("fails")
+        was = metadata.get(b.path, 0)
+        metadata.put(b.path, 0, bytes(metadata.BLOCK))
+        t.check(provoke("fails") != 0, "a write that cannot be recorded fails")
+        tm.wait_for(lambda: pools.pool("fails")["mode"] == "fail", 30, "mode fail")
+        metadata.put(b.path, 0, was)
+        os.sync()
+        after = pools.last_seq()
+    ended = b.end(after)
+    t.equal((ended["type"], ended["data"].get("verdict")), ("repaired", "accept"), ended["message"])
     b.healthy()
 
 
@@ -464,7 +487,7 @@ def gone(t):
 
 
 def run(t):
-    for part in (flagged, write_error, node, superblock, cut_short, beyond_help, space_map, by_itself, at_start, full,
+    for part in (flagged, write_error, node, superblock, cut_short, beyond_help, space_map, by_itself, failed, at_start, full,
                  tools, no_room, set_aside, gone):
         part(t)
         for shown in tm.items(pools.api("GET", "/v1/pools", expect=200).body):
