@@ -5,8 +5,8 @@ Before the daemon starts again, what the reset left is put by: what was there ha
 of its names, to the byte, whatever else is. After that the operation is done or undone as its
 point of no return says, the other pool and all data are as they were, and asked again it succeeds.
 Odd points have metadata that is damaged, even ones a flag in it. Every third step has its turn, and THIRD=0 or THIRD=1
-has the others; with FULL=1 it is each one, and those that change a file or the kernel after they were done as well.
-Some resets come at a moment of the host's choosing.
+has the others; POINTS=pool-restore:a has those that begin so; with FULL=1 it is each one, and those that change a file or
+the kernel after they were done as well. Some resets come at a moment of the host's choosing.
 """
 
 import hashlib
@@ -211,6 +211,8 @@ def run(t):
     every = [p for p in t.call("points") if p[2] == "before" or p[1] in CHANGES]
     before = [p for p in every if p[2] == "before"]
     chosen = before[int(os.environ.get("THIRD", "2"))::3]
+    if "POINTS" in os.environ:
+        chosen = [p for p in every if ":".join(p[:3]).startswith(os.environ["POINTS"])]
     if full:
         chosen += [p for p in every if p not in chosen]
     for number, (kind, step, when, done) in enumerate(chosen):

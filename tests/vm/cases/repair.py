@@ -187,11 +187,13 @@ def failed(t):
     b = Broken(t, "fails", repair="when_idle")
     with open(pools.node("fails", "two"), "rb"):
         stop_writes("fails")
-        was = metadata.get(b.path, 0)
-        metadata.put(b.path, 0, bytes(metadata.BLOCK))
+        # Where the counts of metadata blocks are: read again when a transaction is taken back.
+        index = metadata.space_map(b.path)
+        was = metadata.get(b.path, index)
+        metadata.put(b.path, index, bytes(metadata.BLOCK))
         t.check(provoke("fails") != 0, "a write that cannot be recorded fails")
         tm.wait_for(lambda: pools.pool("fails")["mode"] == "fail", 30, "mode fail")
-        metadata.put(b.path, 0, was)
+        metadata.put(b.path, index, was)
         os.sync()
         after = pools.last_seq()
     ended = b.end(after)
@@ -201,7 +203,7 @@ def failed(t):
 
 def wrong_bit(path):
     """Of the space map, so that its block's checksum is wrong, too."""
-    index = int.from_bytes(metadata.get(path, 0)[192 + 16:192 + 24], "little")
+    index = metadata.space_map(path)
     number = int.from_bytes(metadata.get(path, index)[16:24], "little")
     data = metadata.get(path, number)
     data[1000] ^= 4

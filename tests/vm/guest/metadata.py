@@ -64,11 +64,14 @@ def leaves(path: Path) -> list[int]:
     return [number for _entries, number in sorted(found, reverse=True)]
 
 
+def space_map(path: Path) -> int:
+    """The block that leads to the counts of metadata blocks, behind a head of 16 bytes."""
+    return struct.unpack("<Q", get(path, 0)[192 + 16:192 + 24])[0]
+
+
 def forget_use(path: Path) -> None:
     """The space map says of the first four blocks of metadata that they are free."""
-    # The superblock leads to an index of bitmaps, whose first entry follows a head of 16 bytes.
-    index = struct.unpack("<Q", get(path, 0)[192 + 16:192 + 24])[0]
-    number = struct.unpack("<Q", get(path, index)[16:24])[0]
+    number = struct.unpack("<Q", get(path, space_map(path))[16:24])[0]
     data = get(path, number)
     data[16] = 0  # two bits each, behind a head of 16 bytes as well
     put(path, number, data, BITMAP)

@@ -38,7 +38,7 @@ def arm(point: str) -> dict:
 
 # ---- on the host ---------------------------------------------------------------------------------
 
-def wait_booted(t: Any, before: str, provoked: subprocess.Popen, limit: float = 180) -> str:
+def wait_booted(t: Any, before: str, provoked: subprocess.Popen, limit: float = 600) -> str:
     """Until the machine, which resets itself, is up as another boot."""
     end = time.monotonic() + limit
     why = "it goes on as it was"
