@@ -459,7 +459,7 @@ def set_aside(t):
         with instead_of("thin_repair", 'case "$*" in *version*) echo 1.0.6; exit;; esac; exit 1'):
             answer = pools.api("POST", "/v1/pools/filled/repair?wait=60").body
         t.equal(answer["type"], "urn:thinmgr:error:damaged", answer["detail"])
-        t.check(spare.exists() and spare.stat().st_size >= size, "it is set aside again")
+        t.check(spare.exists() and spare.stat().st_size >= b.path.stat().st_size, "what it took is set aside again")
         b.repair()
         b.up()
         b.healthy()
