@@ -2,10 +2,12 @@
 """Pools whose metadata broke are mended, or left as they were and said so: with real faults."""
 
 import contextlib
+import datetime
 import errno
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import metadata
@@ -171,6 +173,11 @@ def by_itself(t):
         t.log(str(pools.pool("self")["repair_waits_for"]))
         shown = tm.sh(["thinmgr", "pool", "show", "self"]).out
         t.check(re.search(rf"Repair waits: .*\n.*fs is mounted at {t.scratch / 'mnt'}", shown), shown)
+        still_held = pools.last_seq()
+    let_go = time.time()
+    started = pools.wait_event("repair-started", still_held)
+    moment = datetime.datetime.fromisoformat(started["time"].replace("Z", "+00:00")).timestamp()
+    t.log(f"the repair began {moment - let_go:+.2f} s from the end of the last umount")
     done = pools.wait_event("repaired", after)
     begun = [o for o in tm.items(pools.api("GET", "/v1/operations?pool=self", expect=200).body)
              if o["kind"] == "pool-repair"]
