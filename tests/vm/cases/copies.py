@@ -104,7 +104,9 @@ def back(t):
     state("back", "deactivate")
     more = metadata.mapped(u.path)
     u.restore(first)
-    t.check(sum(metadata.mapped(u.path).values()) == sum(more.values()) - 8 * 16, "less is mapped: 8 MiB")
+    # Of the file system more may have been mapped when it was unmounted.
+    one = pools.api("GET", "/v1/pools/back/volumes/one", expect=200).body["dev_id"]
+    t.equal(metadata.mapped(u.path)[one], more[one] - 8 * 16, "8 MiB less is mapped of the one")
     state("back", "activate")
     tm.verify_pattern(pools.node("back", "one"), 20, 1)
     with tm.mounted(pools.node("back", "fs"), t.scratch / "mnt"):
