@@ -220,7 +220,9 @@ def snapshots(t, point):
     problem(t, api("POST", "/v1/pools/tank/snapshots?wait=60", {"snapshots": [
         {"volume": "home", "name": "fresh"}, {"volume": "mail", "name": "home-ro"}]}),
         409, "exists", "/snapshots/1/name")
-    t.equal(len(pools.events(seq)), 0, "events of a refused request")
+    # The pool grows by itself when it has to, whatever is asked meanwhile.
+    t.equal([e["type"] for e in pools.events(seq) if e["type"] not in ("low-space", "extended")], [],
+            "events of a refused request")
     # The origin may go; what was made of it stays.
     for name in ("left", "right"):
         pools.change("DELETE", f"/v1/pools/tank/volumes/{name}")
