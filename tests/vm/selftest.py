@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lab import btf, cases, cli, deb, debugkernel, image, layout, scan, util  # noqa: E402
+from lab import btf, cases, cli, deb, debugkernel, image, layout, scan, schedule, util  # noqa: E402
 
 
 class Scanner(unittest.TestCase):
@@ -240,6 +242,86 @@ class DebugKernel(unittest.TestCase):
         self.assertEqual(debugkernel.missing("# why\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_C=y\n", finished),
                          ["CONFIG_B=y", "CONFIG_C=y"])
         self.assertEqual(debugkernel.missing("CONFIG_A=y\n", finished), [])
+
+
+class Schedule(unittest.TestCase):
+    HOW = schedule.How("bookworm", "ours")
+
+    @staticmethod
+    def case(name: str, limit: float, own_boot: bool = False) -> cases.CaseInfo:
+        return cases.CaseInfo(name, Path(name), limit=limit, own_boot=own_boot)
+
+    def plan(self) -> schedule.Plan:
+        return schedule.plan([self.case("a", 10), self.case("b", 30), self.case("c", 30), self.case("d", 20, True)])
+
+    def test_the_longest_come_first(self) -> None:
+        todo = self.plan()
+        self.assertEqual([c.name for c in todo.shared], ["b", "c", "a"])
+        self.assertEqual([c.name for c in todo.own], ["d"])
+        self.assertEqual([c.name for c in todo.sharing], ["b", "c", "a"])
+
+    def test_as_many_machines_as_the_host_has_room_for(self) -> None:
+        def at_once(wanted: int, jobs: int, cores: int, mib: int) -> int:
+            return schedule.machines_at_once(wanted, jobs, 2048, cores, mib)
+        self.assertEqual(at_once(0, 9, 2, 20000), 2)
+        self.assertEqual(at_once(0, 9, 64, 99999), schedule.MOST_MACHINES)
+        self.assertEqual(at_once(0, 9, 4, 1024 + 3 * 2048), 3)
+        self.assertEqual(at_once(0, 9, 4, 100), 1)
+        self.assertEqual(at_once(0, 1, 4, 20000), 1)
+        self.assertEqual(at_once(3, 9, 1, 100), 3)
+
+    def test_every_case_runs_once_whoever_takes_it(self) -> None:
+        def run(number: int, todo: schedule.Plan, _how: schedule.How) -> None:
+            for left in (todo.shared, todo.own):
+                while case := todo.take(left):
+                    todo.done(cases.Verdict(case.name, True, number))
+        verdicts = schedule.share_out(self.plan(), self.HOW, 3, run)
+        self.assertEqual(sorted(v.name for v in verdicts), ["a", "b", "c", "d"])
+        self.assertTrue(all(v.ok for v in verdicts))
+
+    def test_what_nobody_takes_has_failed(self) -> None:
+        def run(_number: int, todo: schedule.Plan, _how: schedule.How) -> None:
+            todo.trouble = "no machine"
+        verdicts = schedule.share_out(self.plan(), self.HOW, 2, run)
+        self.assertEqual([(v.name, v.ok, v.why) for v in verdicts],
+                         [(name, False, "no machine") for name in "bcad"])
+
+    def test_nothing_begins_after_the_end(self) -> None:
+        todo = self.plan()
+        todo.end()
+        self.assertIsNone(todo.take(todo.shared))
+        with self.assertRaises(util.LabError):
+            todo.begin(None)
+
+    def test_a_group_goes_on_in_another_machine_when_one_breaks(self) -> None:
+        begun: list[Broken] = []
+        done: list[str] = []
+
+        class Broken:
+            """A machine in which every case ends with the machine."""
+            class vm:
+                class options:
+                    keep = False
+                    suite = "x"
+                    debug = None
+                class scanner:
+                    new_text = staticmethod(str)
+                alive = staticmethod(lambda: False)
+
+            def __enter__(self) -> Broken:
+                begun.append(self)
+                return self
+
+            def __exit__(self, *_: object) -> None: ...
+
+            def run_inside(self, case: cases.CaseInfo) -> cases.Verdict:
+                raise util.LabError(f"{case.name}: hangs")
+
+        left = [self.case("a", 1), self.case("b", 1)]
+        with contextlib.redirect_stdout(io.StringIO()):
+            cases.run_group(lambda: left.pop(0) if left else None, Broken, lambda v: done.append(f"{v.name} {v.ok} {v.why}"))
+        self.assertEqual(done, ["a False a: hangs", "b False b: hangs"])
+        self.assertEqual(len(begun), 2)
 
 
 class Cases(unittest.TestCase):

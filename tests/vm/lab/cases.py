@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds the cases, runs them in as few machines as they allow, and keeps the count.
+"""Finds the cases, and runs them in a machine, one after the other. Which of them in which: schedule.py.
 
 A case is a file in cases/. Constants at its top say how it wants to run; they are read without
 running the file:
@@ -32,11 +32,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import deb, debugkernel, module, scan, vm
+from . import deb, module, scan, vm
 from .util import VM_DIR, LabError, say
 
 GUEST_HOME = "/usr/local/lib/thinlab"
@@ -326,43 +326,47 @@ def judge_log(case: CaseInfo, machine: Machine, verdict: Verdict) -> Verdict:
     return verdict
 
 
-def run_group(cases: Sequence[CaseInfo], options: vm.Options, label: str, target: str) -> list[Verdict]:
-    """Run cases one after the other; a machine that breaks is replaced for the rest."""
-    verdicts: list[Verdict] = []
-    waiting = list(cases)
-    while waiting:
+def run_one(case: CaseInfo, machine: Machine) -> tuple[Verdict, bool]:
+    """A case in a machine, and whether the machine is of use for another one after it."""
+    suite = machine.vm.options.suite
+    started = time.monotonic()
+    try:
+        verdict = run_on_host(case, machine) if case.host else machine.run_inside(case)
+    except (LabError, BrokenPipeError) as err:
+        say(f"[{suite} {case.name}] FAILED: {err}")
+        return judge_log(case, machine, Verdict(case.name, False, time.monotonic() - started, why=str(err))), False
+    verdict = judge_log(case, machine, verdict)
+    if machine.vm.options.debug and not verdict.skipped:
+        lost = leaks(machine)
+        verdict = replace(verdict, ok=verdict.ok and not lost, why=verdict.why or lost)
+    word = "skipped" if verdict.skipped else "passed" if verdict.ok else "FAILED"
+    say(f"[{suite} {case.name}] {word}, {verdict.seconds:.1f} s")
+    return verdict, machine.vm.alive()
+
+
+def run_group(take: Callable[[], CaseInfo | None], begin: Callable[[], Machine], done: Callable[[Verdict], None]) -> None:
+    """Run the cases that take() hands out, one after the other, until it has no more. A machine that breaks is
+    replaced. LabError: there is none to be had; the case that was to run in it is done, and failed."""
+    case = take()
+    while case:
         try:
-            with Machine(options, label, any(c.package for c in waiting),
-                         any(c.module for c in waiting), target) as machine:
+            machine = begin()
+            with machine:
                 bad = scan.bad_lines(machine.vm.scanner.new_text())
                 if bad:
                     raise LabError("the kernel complained before any case ran:\n" + "\n".join(bad))
-                while waiting:
-                    case = waiting[0]
-                    started = time.monotonic()
-                    try:
-                        verdict = run_on_host(case, machine) if case.host else machine.run_inside(case)
-                    except (LabError, BrokenPipeError) as err:
-                        say(f"[{options.suite} {case.name}] FAILED: {err}")
-                        verdict = Verdict(case.name, False, time.monotonic() - started, why=str(err))
-                        verdicts.append(judge_log(case, machine, verdict))
-                        waiting.pop(0)
-                        break
-                    verdict = judge_log(case, machine, verdict)
-                    if options.debug and not verdict.skipped:
-                        lost = leaks(machine)
-                        verdict = replace(verdict, ok=verdict.ok and not lost, why=verdict.why or lost)
-                    verdicts.append(verdict)
-                    waiting.pop(0)
-                    word = "skipped" if verdict.skipped else "passed" if verdict.ok else "FAILED"
-                    say(f"[{options.suite} {case.name}] {word}, {verdict.seconds:.1f} s")
-                if options.keep:
+                sound = True
+                while case and sound:
+                    verdict, sound = run_one(case, machine)
+                    done(verdict)
+                    case = take()
+                if machine.vm.options.keep:
                     say("lab: the machine keeps running\n" + machine.vm.how_to_get_in())
         except LabError as err:
             say(f"lab: {err}")
-            verdicts += [Verdict(c.name, False, 0, why=str(err)) for c in waiting]
-            waiting = []
-    return verdicts
+            if case:
+                done(Verdict(case.name, False, 0, why=str(err)))
+            raise
 
 
 # Two scans: the first one leaves out what is younger than a few seconds. Only what our module allocated, by
@@ -393,26 +397,3 @@ def choose(wanted: Sequence[str], suite: str, all_cases: Sequence[CaseInfo]) -> 
         if name not in known:
             raise LabError(f"no case {name}; there are: {', '.join(sorted(known))}")
     return [known[name] for name in wanted]
-
-
-def run_cases(wanted: Sequence[str], suite: str, target: str, accel: str, keep: bool,
-              debug: debugkernel.DebugKernel | None = None) -> list[Verdict]:
-    cases = choose(wanted, suite, find())
-    verdicts: list[Verdict] = []
-    if target == "stock" and any(c.module for c in cases):
-        try:
-            module.get(suite, debug)
-        except LabError as err:  # the others can do without
-            say(f"lab: {err}")
-            verdicts += [Verdict(c.name, False, 0, why=str(err)) for c in cases if c.module]
-            cases = [c for c in cases if not c.module]
-    shared = [c for c in cases if not c.own_boot]
-    if shared:
-        verdicts += run_group(shared, vm.Options(suite=suite, disks=shared_disks(shared), accel=accel,
-                                                 keep=keep, debug=debug, memory_mib=4096 if debug else 2048), "shared", target)
-    for case in cases:
-        if case.own_boot:
-            verdicts += run_group([case], vm.Options(suite=suite, variant=case.image, disks=case.disks,
-                                                     accel=accel, keep=keep, debug=debug,
-                                                     memory_mib=4096 if debug else 2048), case.name, target)
-    return verdicts

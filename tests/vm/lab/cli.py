@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import cases, deb, debugkernel, image, scan, vm
+from . import cases, deb, debugkernel, image, scan, schedule, vm
 from .util import BUILD, REPO, VM_DIR, LabError, record, say
 
 
@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--kernel", type=Path, help="boot this kernel, without an initrd")
     p.add_argument("--debug-kernel", action="store_true",
                    help="with KASAN, lockdep, kmemleak and fault injection; built first, which takes minutes")
+    p.add_argument("--machines", type=int, default=int(os.environ.get("MACHINES") or 0), metavar="N",
+                   help="run the cases in that many machines at once; without it, as many as the host has "
+                        "cores and memory for (MACHINES=N)")
     p.add_argument("--append", default="", help="more kernel arguments")
     p.add_argument("--keep", action="store_true", default=os.environ.get("KEEP") == "1",
                    help="leave the machine running and say how to get in (KEEP=1)")
@@ -115,8 +118,8 @@ def command(args: argparse.Namespace) -> int:
 
 def run_cases(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    verdicts = cases.run_cases(args.cases, args.suite, args.target, accel(args.suite), args.keep,
-                               debug_kernel(args))
+    how = schedule.How(args.suite, args.target, accel(args.suite), args.keep, debug_kernel(args))
+    verdicts = schedule.run_cases(args.cases, how, args.machines)
     failed = [v for v in verdicts if not v.ok]
     passed = len(verdicts) - len(failed)
     say("")
