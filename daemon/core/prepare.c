@@ -608,7 +608,8 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 		tm_error_hint(err, "Remove the cause, then: systemctl restart thinmgrd");
 		return -EBUSY;
 	}
-	if (cmd->if_match_valid && !op->record.id.text[0] && cmd->if_match != pool->generation)
+	/* Also when its turn comes: what went before it may have changed the pool. */
+	if (cmd->if_match_valid && cmd->if_match != pool->generation)
 		return tm_error_set(err, TM_ERR_PRECONDITION, ESTALE,
 				    "Pool %s changed since it was read.", pool->record.name);
 	op->pool = pool->record;

@@ -185,6 +185,43 @@ static void one_after_the_other(void **state)
 	told(f, "policy-changed policy-changed policy-changed policy-changed");
 }
 
+/* Of two who want to change what they both have read, the second is told, also when both are early.
+ */
+static void only_the_first_of_two(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t seen = f->pool->generation;
+	struct tm_operation_record row = { 0 };
+	struct answer a[2];
+
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
+		struct tm_command *cmd = policy_command(f, 20 + (unsigned int)i);
+
+		cmd->if_match_valid = true;
+		cmd->if_match = seen;
+		a[i] = (struct answer){ .f = f };
+		tm_core_submit(&f->base.core, cmd, false, submitted, &a[i]);
+	}
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
+		until(f, &a[i].come);
+		assert_true(a[i].accepted);
+		tm_core_wait(&f->base.core, &a[i].id, LIMIT_USEC, over, &a[i]);
+	}
+	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++)
+		until(f, &a[i].over);
+	assert_int_equal(tm_store_read_operation(f->base.reader, &a[0].id, &row, NULL), 0);
+	assert_int_equal(row.status, TM_OP_DONE);
+	tm_operation_record_done(&row);
+	assert_int_equal(tm_store_read_operation(f->base.reader, &a[1].id, &row, NULL), 0);
+	assert_int_equal(row.status, TM_OP_FAILED);
+	assert_int_equal(row.error.code, TM_ERR_PRECONDITION);
+	tm_operation_record_done(&row);
+	assert_int_equal(f->pool->record.policy.data.low_water_percent, 20);
+	assert_int_equal(f->pool->generation, seen + 1);
+	rest(f);
+	told(f, "policy-changed operation-failed");
+}
+
 static void cancel(struct fixture *f, const struct tm_uuid *id, struct answer *a)
 {
 	*a = (struct answer){ .f = f };
@@ -415,6 +452,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(runs_to_its_end),
 		TEST(one_after_the_other),
+		TEST(only_the_first_of_two),
 		TEST(cancels_what_waits),
 		TEST(cancels_a_repair),
 		TEST(stays_uncertain),
