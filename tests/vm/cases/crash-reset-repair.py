@@ -24,7 +24,7 @@ from resets import arm, boot_id, wait_booted
 HOST = True
 OWN_BOOT = True
 DEFAULT = False  # a quarter of an hour: when it is named
-LIMIT = 3600
+LIMIT = 5400
 KINDS = ("pool-repair", "pool-restore")
 CHANGES = ("make-new", "swap", "start-pool", "record")
 BASE = Path("/srv/crash-reset-repair")

@@ -23,6 +23,8 @@ MOST_MACHINES = 4
 MEMORY_MIB = 2048
 DEBUG_MEMORY_MIB = 4096  # the kernel keeps its own records of every allocation
 HOST_NEEDS_MIB = 1024
+# Seconds that a machine lives beyond what its cases may take; what hangs must not stay for ever.
+SPARE_LIFE = 900
 
 
 @dataclass(frozen=True)
@@ -95,21 +97,22 @@ def machines_at_once(wanted: int, jobs: int, memory_mib: int, cores: int | None 
 def worker(number: int, todo: Plan, how: How) -> None:
     disks = cases.shared_disks(todo.sharing)
     package, with_module = any(c.package for c in todo.sharing), any(c.module for c in todo.sharing)
+    all_limits = sum(c.limit for c in todo.sharing)
 
-    def options(wanted_disks: Sequence[str], variant: str = "") -> vm.Options:
+    def options(wanted_disks: Sequence[str], limits: float, variant: str = "") -> vm.Options:
         return vm.Options(suite=how.suite, variant=variant, disks=wanted_disks, accel=how.accel, keep=how.keep,
-                          debug=how.debug, memory_mib=how.memory_mib)
+                          debug=how.debug, memory_mib=how.memory_mib, lifetime=limits + SPARE_LIFE)
 
     def run_shared() -> None:
         cases.run_group(lambda: todo.take(todo.shared),
-                        lambda: todo.begin(Machine(options(disks), f"shared-{number}", package, with_module, how.target)),
+                        lambda: todo.begin(Machine(options(disks, all_limits), f"shared-{number}", package, with_module, how.target)),
                         todo.done)
 
     def run_own() -> None:
         while case := todo.take(todo.own):
             left = [case]
             name, machine_options, its_package, its_module = (
-                case.name, options(case.disks, case.image), case.package, case.module)
+                case.name, options(case.disks, case.limit, case.image), case.package, case.module)
             try:
                 cases.run_group(lambda: left.pop() if left else None,
                                 lambda: todo.begin(Machine(machine_options, name, its_package, its_module, how.target)),
