@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lab import btf, cases, cli, deb, debugkernel, image, layout, scan, schedule, util  # noqa: E402
+from lab import btf, cases, cli, deb, debugkernel, image, layout, scan, schedule, util, vm  # noqa: E402
 
 
 class Scanner(unittest.TestCase):
@@ -242,6 +243,23 @@ class DebugKernel(unittest.TestCase):
         self.assertEqual(debugkernel.missing("# why\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_C=y\n", finished),
                          ["CONFIG_B=y", "CONFIG_C=y"])
         self.assertEqual(debugkernel.missing("CONFIG_A=y\n", finished), [])
+        self.assertEqual(debugkernel.missing("# CONFIG_A is not set\n# CONFIG_B is not set\n# CONFIG_D is not set\n", finished),
+                         ["CONFIG_A=n"])
+
+
+class RunDirs(unittest.TestCase):
+    def test_each_is_new_and_the_oldest_go(self) -> None:
+        with tempfile.TemporaryDirectory() as name, unittest.mock.patch.object(vm, "BUILD", Path(name)):
+            home = Path(name) / "vm"
+            for number in range(vm.RUN_DIRS_KEPT + 2):
+                (home / f"20200101-0000{number:02}-x-99999999.0").mkdir(parents=True)
+                os.utime(home / f"20200101-0000{number:02}-x-99999999.0", (number, number))
+            first, second = vm.new_run_dir("same"), vm.new_run_dir("same")
+            self.assertNotEqual(first, second)
+            there = sorted(p.name for p in home.iterdir() if p.is_dir())
+        self.assertEqual(len(there), vm.RUN_DIRS_KEPT + 2)
+        self.assertEqual(there[0], "20200101-000002-x-99999999.0")
+        self.assertIn(first.name, there)
 
 
 class Schedule(unittest.TestCase):
@@ -269,6 +287,7 @@ class Schedule(unittest.TestCase):
         self.assertEqual(at_once(0, 9, 4, 100), 1)
         self.assertEqual(at_once(0, 1, 4, 20000), 1)
         self.assertEqual(at_once(3, 9, 1, 100), 3)
+        self.assertGreater(schedule.available_mib(), 0)
 
     def test_every_case_runs_once_whoever_takes_it(self) -> None:
         def run(number: int, todo: schedule.Plan, _how: schedule.How) -> None:
@@ -285,6 +304,24 @@ class Schedule(unittest.TestCase):
         verdicts = schedule.share_out(self.plan(), self.HOW, 2, run)
         self.assertEqual([(v.name, v.ok, v.why) for v in verdicts],
                          [(name, False, "no machine") for name in "bcad"])
+
+    def test_what_is_taken_and_lost_has_failed(self) -> None:
+        def run(_number: int, todo: schedule.Plan, _how: schedule.How) -> None:
+            todo.take(todo.shared)
+        verdicts = schedule.share_out(self.plan(), self.HOW, 1, run)
+        self.assertEqual(sorted((v.name, v.ok) for v in verdicts), [(name, False) for name in "abcd"])
+
+    def test_a_case_fails_whatever_its_machine_raises(self) -> None:
+        def begin() -> cases.Machine:
+            raise OSError("no room")
+        left, done = [self.case("a", 1)], []
+        with contextlib.redirect_stdout(io.StringIO()), self.assertRaises(OSError):
+            cases.run_group(lambda: left.pop() if left else None, begin, done.append)
+        self.assertEqual([(v.name, v.ok, v.why) for v in done], [("a", False, "no room")])
+
+    def test_one_machine_takes_them_as_they_were_named(self) -> None:
+        todo = schedule.plan([self.case("a", 10), self.case("b", 30)], 1)
+        self.assertEqual([c.name for c in todo.shared], ["a", "b"])
 
     def test_nothing_begins_after_the_end(self) -> None:
         todo = self.plan()

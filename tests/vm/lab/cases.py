@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 
 from . import deb, module, scan, vm
 from .util import VM_DIR, LabError, say
@@ -285,8 +286,7 @@ class HostCase:
         self.vm.wait_up(limit)
 
 
-def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
-    started = time.monotonic()
+def load_host_case(case: CaseInfo) -> ModuleType:
     sys.path.insert(0, str(VM_DIR / "guest"))
     try:
         spec = importlib.util.spec_from_file_location(f"case_{case.name}", case.path)
@@ -295,6 +295,17 @@ def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
         spec.loader.exec_module(code)
     finally:
         sys.path.pop(0)
+    return code
+
+
+def run_on_host(case: CaseInfo, machine: Machine) -> Verdict:
+    started = time.monotonic()
+    try:
+        code = load_host_case(case)
+    except Exception as err:
+        why = f"FAILED: it cannot be loaded: {err!r}"
+        say(f"[{machine.vm.options.suite} {case.name}] {why}")
+        return Verdict(case.name, False, time.monotonic() - started, why=why)
     # The limit works by ending the machine, on which everything the case does depends.
     limit = case.limit * machine.vm.patience
     timer = threading.Timer(limit, machine.vm.proc.kill) if machine.vm.proc else None
@@ -336,17 +347,21 @@ def run_one(case: CaseInfo, machine: Machine) -> tuple[Verdict, bool]:
         say(f"[{suite} {case.name}] FAILED: {err}")
         return judge_log(case, machine, Verdict(case.name, False, time.monotonic() - started, why=str(err))), False
     verdict = judge_log(case, machine, verdict)
-    if machine.vm.options.debug and not verdict.skipped:
-        lost = leaks(machine)
+    sound = machine.vm.alive()
+    if sound and machine.vm.options.debug and not verdict.skipped:
+        try:
+            lost = leaks(machine)
+        except LabError as err:
+            lost, sound = f"kmemleak: {err}", False
         verdict = replace(verdict, ok=verdict.ok and not lost, why=verdict.why or lost)
     word = "skipped" if verdict.skipped else "passed" if verdict.ok else "FAILED"
     say(f"[{suite} {case.name}] {word}, {verdict.seconds:.1f} s")
-    return verdict, machine.vm.alive()
+    return verdict, sound
 
 
 def run_group(take: Callable[[], CaseInfo | None], begin: Callable[[], Machine], done: Callable[[Verdict], None]) -> None:
     """Run the cases that take() hands out, one after the other, until it has no more. A machine that breaks is
-    replaced. LabError: there is none to be had; the case that was to run in it is done, and failed."""
+    replaced. LabError: there is none to be had. Whatever is raised, the case that was taken is done, and failed."""
     case = take()
     while case:
         try:
@@ -362,10 +377,10 @@ def run_group(take: Callable[[], CaseInfo | None], begin: Callable[[], Machine],
                     case = take()
                 if machine.vm.options.keep:
                     say("lab: the machine keeps running\n" + machine.vm.how_to_get_in())
-        except LabError as err:
-            say(f"lab: {err}")
+        except BaseException as err:
+            say(f"lab: {err if isinstance(err, LabError) else repr(err)}")
             if case:
-                done(Verdict(case.name, False, 0, why=str(err)))
+                done(Verdict(case.name, False, 0, why=str(err) or repr(err)))
             raise
 
 

@@ -50,14 +50,15 @@ class DebugKernel:
 
 
 def wanted(text: str) -> dict[str, str]:
-    """The settings a fragment asks for."""
-    return dict(re.findall(r"^(CONFIG_\w+)=(.+)$", text, re.MULTILINE))
+    """The settings of a configuration, or those a fragment asks for; "n" for what is not to be set."""
+    return dict(re.findall(r"^(CONFIG_\w+)=(.+)$", text, re.MULTILINE)) | \
+        {name: "n" for name in re.findall(r"^# (CONFIG_\w+) is not set$", text, re.MULTILINE)}
 
 
 def missing(fragment: str, config: str) -> list[str]:
     """Those of the fragment that a finished configuration does not have."""
     have = wanted(config)
-    return [f"{name}={value}" for name, value in wanted(fragment).items() if have.get(name) != value]
+    return [f"{name}={value}" for name, value in wanted(fragment).items() if have.get(name, "n") != value]
 
 
 def get(suite: str) -> DebugKernel:

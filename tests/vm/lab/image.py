@@ -74,8 +74,13 @@ def keys() -> Path:
             if not (path / name).exists():
                 run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"thinlab-{name}",
                      "-f", str(path / name)])
-    public = (path / "host.pub").read_text().split()[:2]
-    (path / "known_hosts").write_text(f"thinlab {' '.join(public)}\n")
+        public = (path / "host.pub").read_text().split()[:2]
+        known = path / "known_hosts"
+        text = f"thinlab {' '.join(public)}\n"
+        if not known.exists() or known.read_text() != text:  # never half a file: others are reading it
+            part = path / f"known_hosts.{os.getpid()}"
+            part.write_text(text)
+            part.rename(known)
     return path
 
 

@@ -10,9 +10,13 @@ come first, so that nobody is left with a long one at the end.
 from __future__ import annotations
 
 import os
+import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from . import cases, deb, debugkernel, image, module, vm
 from .cases import CaseInfo, Machine, Verdict
@@ -69,28 +73,33 @@ class Plan:
         return machine
 
     def end(self) -> None:
-        """Nothing more is begun, and what runs ends with its machine."""
+        """Nothing more is begun, and what runs ends with its machine; one that is to be kept stays."""
         with self.lock:
             self.ended = True
         for machine in self.machines:
-            machine.vm.kill()
+            proc = machine.vm.proc  # its worker may be ending it as well
+            if proc and proc.poll() is None and not machine.vm.options.keep:
+                machine.vm.save_logs(limit=20)
+                proc.kill()
 
 
-def plan(chosen: Sequence[CaseInfo]) -> Plan:
-    """The longest first; those with the same limit as they were."""
-    longest = sorted(chosen, key=lambda c: -c.limit)
-    shared = [c for c in longest if not c.own_boot]
-    return Plan(shared, [c for c in longest if c.own_boot], tuple(shared))
+def plan(chosen: Sequence[CaseInfo], count: int = 2) -> Plan:
+    """For `count` machines: the longest first, and those with the same limit as they were. One takes all as they were."""
+    order = sorted(chosen, key=lambda c: -c.limit) if count > 1 else chosen
+    shared = [c for c in order if not c.own_boot]
+    return Plan(shared, [c for c in order if c.own_boot], tuple(shared))
 
 
-def machines_at_once(wanted: int, jobs: int, memory_mib: int, cores: int | None = None,
-                     available_mib: int | None = None) -> int:
+def available_mib() -> int:
+    """Memory that can be had without swapping. (What is merely free leaves out what the page cache would give back.)"""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) >> 10 if found else 0
+
+
+def machines_at_once(wanted: int, jobs: int, memory_mib: int, cores: int, memory_there_mib: int) -> int:
     """How many machines to run: as many as asked for, or as the host has cores and memory for."""
     if wanted <= 0:
-        cores = cores or len(os.sched_getaffinity(0))
-        if available_mib is None:
-            available_mib = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-        wanted = min(cores, MOST_MACHINES, (available_mib - HOST_NEEDS_MIB) // memory_mib)
+        wanted = min(cores, MOST_MACHINES, (memory_there_mib - HOST_NEEDS_MIB) // memory_mib)
     return max(1, min(wanted, jobs))
 
 
@@ -120,24 +129,29 @@ def worker(number: int, todo: Plan, how: How) -> None:
             except LabError:
                 pass  # said, and the case's verdict; the next may fare better
 
-    try:
-        for turn in (run_shared, run_own) if number % 2 == 0 else (run_own, run_shared):
+    for turn in (run_shared, run_own) if number % 2 == 0 else (run_own, run_shared):
+        try:
             turn()
-    except LabError as err:
-        todo.trouble = str(err)  # others may fare better; what nobody takes is said in the end
-    except Exception as err:  # a thread's end would not be noticed otherwise
-        todo.trouble = f"{type(err).__name__}: {err}"
-        say(f"lab: {todo.trouble}")
+        except LabError as err:
+            todo.trouble = str(err)  # others may fare better; what nobody takes is said in the end
+        except BaseException as err:  # a thread's end would not be noticed otherwise
+            todo.trouble = repr(err)
+            say(f"lab: {todo.trouble}")
 
 
 def build(chosen: Sequence[CaseInfo], how: How) -> None:
-    """What the machines are made of, so that they need not wait for one another for it."""
-    for variant in sorted({c.image for c in chosen}):
-        image.get(how.suite, variant)
+    """What the machines are made of, so that they need not wait for one another for it. What cannot be made fails
+    the cases that need it, when their turn comes."""
+    parts: list[Callable[[], object]] = [partial(image.get, how.suite, v) for v in sorted({c.image for c in chosen})]
     if any(c.package for c in chosen):
-        deb.get(how.suite)
+        parts.append(partial(deb.get, how.suite))
     if how.target == "ours" or any(c.module for c in chosen):
-        module.get(how.suite, how.debug)
+        parts.append(partial(module.get, how.suite, how.debug))
+    for part in parts:
+        try:
+            part()
+        except LabError as err:
+            say(f"lab: {err}")
 
 
 def run_cases(wanted: Sequence[str], how: How, machines: int = 0,
@@ -155,15 +169,21 @@ def run_cases(wanted: Sequence[str], how: How, machines: int = 0,
     if not chosen:
         return verdicts
     build(chosen, how)
-    todo = plan(chosen)
-    count = 1 if how.keep else machines_at_once(machines, len(chosen), how.memory_mib)
-    if count > 1:
-        say(f"lab: {len(chosen)} cases in {count} machines at once")
-    return verdicts + share_out(todo, how, count, run)
+    cores, there = len(os.sched_getaffinity(0)), available_mib()
+    count = 1 if how.keep else machines_at_once(machines, len(chosen), how.memory_mib, cores, there)
+    if len(chosen) > 1:
+        why = "one machine, which is kept" if how.keep else f"at most {count} machines at once"
+        say(f"lab: {len(chosen)} cases in {why} ({cores} cores, {there} MiB of memory)")
+    return verdicts + share_out(plan(chosen, count), how, count, run)
+
+
+# Seconds for the workers to unwind after an interrupt, each with its machine gone.
+UNWIND = 20
 
 
 def share_out(todo: Plan, how: How, count: int, run: Callable[[int, Plan, How], None] = worker) -> list[Verdict]:
-    """Have `count` workers do all of it. What none of them took has failed, too."""
+    """Have `count` workers do all of it. Each case has a verdict in the end: what none of them did has failed."""
+    wanted = Counter(c.name for c in [*todo.shared, *todo.own])
     threads = [threading.Thread(target=run, args=(number, todo, how), daemon=True) for number in range(count)]
     try:
         for thread in threads:
@@ -172,6 +192,9 @@ def share_out(todo: Plan, how: How, count: int, run: Callable[[int, Plan, How], 
             thread.join()
     except BaseException:
         todo.end()
+        for thread in threads:
+            if thread.ident:
+                thread.join(UNWIND)
         raise
-    return todo.verdicts + [Verdict(c.name, False, 0, why=todo.trouble or "not run")
-                            for c in [*todo.shared, *todo.own]]
+    missing = wanted - Counter(v.name for v in todo.verdicts)
+    return todo.verdicts + [Verdict(name, False, 0, why=todo.trouble or "not run") for name in missing.elements()]

@@ -21,7 +21,7 @@ from . import debugkernel
 from . import image as images
 from .qmp import Qmp
 from .scan import LogScanner
-from .util import LabError, run, wait_for
+from .util import BUILD, LabError, locked, run, wait_for
 
 BOOT_LIMIT = 240.0
 KERNEL_ARGS = ("root=/dev/vda rw console=ttyS0 loglevel=5 no_timer_check net.ifnames=0 "
@@ -392,13 +392,23 @@ def on_signals() -> None:
     signal.signal(signal.SIGHUP, stop)
 
 
+RUN_DIRS_KEPT = 30
+
+
 def new_run_dir(label: str) -> Path:
-    """A fresh directory for one machine's logs; old ones beyond a dozen go."""
-    from .util import BUILD
+    """A fresh directory for one machine's logs; the oldest go, but not those of programs that still run."""
     home = BUILD / "vm"
     home.mkdir(parents=True, exist_ok=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    old = sorted((p for p in home.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-    for path in old[:-30]:
-        shutil.rmtree(path, ignore_errors=True)
-    return home / f"{stamp}-{label}-{os.getpid()}"
+    with locked(home / ".lock"):
+        old: list[tuple[float, Path]] = []
+        for path in home.iterdir():
+            owner = path.name.rpartition(".")[0].rpartition("-")[2]
+            if path.is_dir() and not Path(f"/proc/{owner or 0}").exists():
+                old.append((path.stat().st_mtime, path))
+        for _, path in sorted(old)[:-RUN_DIRS_KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        number = sum(1 for _ in home.glob(f"*-{os.getpid()}.*"))
+        path = home / f"{stamp}-{label}-{os.getpid()}.{number}"
+        path.mkdir()
+    return path
