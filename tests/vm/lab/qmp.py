@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU's control socket: just enough to reset a machine and to learn its forwarded ports."""
+"""QEMU's control socket: just enough to reset a machine, to see it reset, and to learn its forwarded ports."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Qmp:
         self.sock.settimeout(limit)
         self.sock.connect(str(path))
         self.file = self.sock.makefile("rw")
+        self.resets = 0  # told so far; what QEMU has to tell comes with the answer to a command
         self._read()
         self.command("qmp_capabilities")
 
@@ -30,6 +31,8 @@ class Qmp:
         self.file.flush()
         while True:
             answer = self._read()
+            if answer.get("event") == "RESET":
+                self.resets += 1
             if "return" in answer:
                 return answer["return"]
             if "error" in answer:

@@ -79,6 +79,7 @@ class VM:
         self.scanner = LogScanner(self.console)
         self.proc: subprocess.Popen | None = None
         self.qmp: Qmp | None = None
+        self.resets_when_up = 0
         self.reaper: threading.Timer | None = None
         self.ssh_port = 0
         self.ports: dict[int, int] = {}
@@ -214,6 +215,13 @@ class VM:
 
         wait_for(greeted, limit * self.patience, f"sshd in the guest (console: {self.console})", every=0.2)
         self._open_master()
+        self.resets_when_up = self.resets()
+
+    def resets(self) -> int:
+        """How often the machine was reset, from outside or by itself."""
+        assert self.qmp is not None
+        self.qmp.command("query-status")
+        return self.qmp.resets
 
     def reset(self) -> None:
         """Pull the reset line: what the guest had only in memory is gone."""
