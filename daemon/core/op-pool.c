@@ -345,12 +345,22 @@ const struct tm_op_type tm_op_pool_create = {
 
 /* ---- import ---- */
 
+static int mend_after_import(const struct tm_op *op, struct tm_error *err, int r)
+{
+	tm_error_hint(err,
+		      "Nothing was changed. Import it with --no-activate, and then have it "
+		      "repaired: thinmgr pool repair %s",
+		      op->pool.name);
+	return r;
+}
+
 static int import_read(struct tm_op *op, struct tm_error *err)
 {
 	tm_auto_view struct tm_view *view = NULL;
 	tm_cleanup(tm_descriptor_done) struct tm_descriptor d = { 0 };
 	struct tm_pool_record known;
 	struct tm_dm_info info;
+	struct tm_error bad = { 0 };
 	char path[TM_PATH_SIZE + 16];
 	tm_auto_free char *text = NULL;
 	uint64_t bytes;
@@ -397,9 +407,11 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 	free(op->volumes);
 	op->n_volumes = d.n_volumes;
 	op->volumes = TM_TAKE(d.volumes);
-	r = tm_parts_learn_sizes(&op->pool, err);
-	if (r < 0)
-		return r;
+	r = tm_parts_learn_sizes(&op->pool, &bad);
+	if (r < 0 && (bad.code != TM_ERR_DAMAGED || op->pool_was_active || op->activate)) {
+		*err = bad;
+		return bad.code == TM_ERR_DAMAGED ? mend_after_import(op, err, r) : r;
+	}
 	r = tm_backing_part_size(&op->pool, TM_PART_DATA, &bytes, err);
 	if (r < 0)
 		return r;
@@ -415,9 +427,13 @@ static int import_read(struct tm_op *op, struct tm_error *err)
 
 static int import_check(struct tm_op *op, struct tm_error *err)
 {
-	return op->pool_was_active
-		       ? 0
-		       : tm_parts_check_metadata(op->core, &op->progress, &op->pool, err);
+	int r;
+
+	/* One that stays down is taken as it is: it can be repaired once it is known here. */
+	if (op->pool_was_active || !op->activate)
+		return 0;
+	r = tm_parts_check_metadata(op->core, &op->progress, &op->pool, err);
+	return r < 0 && err->code == TM_ERR_DAMAGED ? mend_after_import(op, err, r) : r;
 }
 
 static int import_record(struct tm_op *op, struct tm_error *err)

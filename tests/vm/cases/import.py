@@ -5,6 +5,7 @@ import json
 import shutil
 
 import crashlab
+import metadata
 import tm
 
 LIMIT = 480
@@ -198,6 +199,32 @@ def stale(t, daemon, where):
     crashlab.verify_soon(t.scratch)
 
 
+def damaged(t, daemon, where, seed):
+    """The metadata is damaged as well: the pool is taken in as it is, without coming up, and repaired then."""
+    path = where / "metadata"
+    for superblock in (True, False):
+        crashlab.do("POST", "/v1/pools/p/deactivate")
+        lose_database(daemon)
+        if superblock:
+            block = bytes(metadata.get(path, 0))
+            with path.open("r+b") as file:
+                file.write(bytes(metadata.BLOCK))
+        else:
+            metadata.forget_use(path)
+        refused(t, where, "damaged")
+        op = bring(where)
+        t.check("--no-activate" in op["error"]["hint"], f"what to do is told: {op['error']}")
+        taken_in(t, where, "import of what is damaged", activate=False)
+        t.equal(tm.api("GET", "/v1/pools/p").body["state"], "inactive", "it stays down")
+        if superblock:
+            with path.open("r+b") as file:
+                file.write(block)
+        else:
+            crashlab.do("POST", "/v1/pools/p/repair")
+        crashlab.do("POST", "/v1/pools/p/activate")
+        t.equal(tm.digest("/dev/thinmgr/p/raw", 2), seed, "data after the repair")
+
+
 def run(t):
     daemon = crashlab.Daemon(t)
     daemon.start()
@@ -211,6 +238,7 @@ def run(t):
     while_down(t, daemon, where, seed)
     bad_descriptors(t, daemon, where)
     stale(t, daemon, where)
+    damaged(t, daemon, where, seed)
     t.equal(tm.digest("/dev/thinmgr/p/raw", 2), seed, "data after all of it")
     crashlab.do("DELETE", "/v1/pools/p?with_volumes=true")
     crashlab.verify_soon(t.scratch)
