@@ -333,6 +333,10 @@ static void undo(struct tm_op *op, size_t from)
 			continue;
 		if (step->undo(op, &err) < 0) {
 			op->undo_failed = true;
+			if (!op->undo_error.code)
+				(void)tm_error_set(
+					&op->undo_error, err.code ? err.code : TM_ERR_INTERNAL, EIO,
+					"step %s could not be undone: %s", step->name, err.detail);
 			fields.error = &err;
 			tm_log_fields(LOG_ERR, &fields,
 				      "Undoing step %s of %s on pool %s failed: %s", step->name,
@@ -429,11 +433,34 @@ static void finish(struct tm_op *op, enum tm_op_status status)
 	}
 }
 
+/* Of an operation that failed: what became of what it had done. */
+static const char *undone(const struct tm_op *op)
+{
+	return !op->undo_failed      ? "what had been done was undone."
+	       : op->undo_error.code ? op->undo_error.detail
+				     : "what had been done could not be undone.";
+}
+
 static int cancelled(struct tm_op *op)
 {
-	return tm_error_set(&op->error, TM_ERR_CANCELLED, ECANCELED,
-			    "Operation %s was cancelled; what had been done was undone.",
-			    op->record.kind);
+	const bool stuck = op->undo_failed && op->undo_error.code;
+
+	op->error = (struct tm_error){ 0 };
+	return tm_error_set(&op->error, stuck ? op->undo_error.code : TM_ERR_CANCELLED, ECANCELED,
+			    "Operation %s was cancelled; %s", op->record.kind, undone(op));
+}
+
+/* Who is told that it failed learns as well that it could not be taken back, and why. */
+static void tell_undo(struct tm_op *op)
+{
+	char first[sizeof(op->error.detail)];
+
+	if (!op->undo_error.code)
+		return;
+	memcpy(first, op->error.detail, sizeof(first));
+	(void)snprintf(op->error.detail, sizeof(op->error.detail), "%.*s Then %.*s",
+		       (int)sizeof(first) / 2, first, (int)sizeof(first) / 2 - 8,
+		       op->undo_error.detail);
 }
 
 void tm_op_execute(struct tm_op *op)
@@ -471,9 +498,8 @@ void tm_op_execute(struct tm_op *op)
 						   "The daemon stopped before its turn came.");
 			else
 				(void)tm_error_set(&op->error, TM_ERR_INTERRUPTED, EINTR,
-						   "The daemon stopped in step %s; what had been "
-						   "done was undone.",
-						   op->record.step_name);
+						   "The daemon stopped in step %s; %s",
+						   op->record.step_name, undone(op));
 			finish(op, TM_OP_FAILED);
 			return;
 		}
@@ -502,20 +528,26 @@ void tm_op_execute(struct tm_op *op)
 			break;
 	}
 	if (r < 0) {
-		/* A program that was ended has its own words for it. */
-		if (op->error.code == TM_ERR_CANCELLED && atomic_load(&op->core->stopping))
-			(void)tm_error_set(&op->error, TM_ERR_SHUTTING_DOWN, ECANCELED,
-					   "The daemon is stopping.");
-		else if (op->error.code == TM_ERR_CANCELLED)
-			(void)cancelled(op);
-		if (!op->error.code)
-			(void)tm_error_set(&op->error, TM_ERR_INTERNAL, -r, "Step %s failed: %s.",
-					   op->type->steps[i].name, strerror(-r));
 		/* A step that has not begun has nothing to be undone, and may not know so. */
-		if (!op->committed && (begun || i > 0))
-			undo(op, begun ? i : i - 1);
-		else
+		if (op->committed)
 			op->undo_failed = true; /* cannot go back, could not go on */
+		else if (begun || i > 0)
+			undo(op, begun ? i : i - 1);
+		/* A program that was ended has its own words for it. */
+		if (op->error.code == TM_ERR_CANCELLED && !atomic_load(&op->core->stopping)) {
+			(void)cancelled(op);
+		} else {
+			if (op->error.code == TM_ERR_CANCELLED) {
+				op->error = (struct tm_error){ 0 };
+				(void)tm_error_set(&op->error, TM_ERR_SHUTTING_DOWN, ECANCELED,
+						   "The daemon is stopping.");
+			}
+			if (!op->error.code)
+				(void)tm_error_set(&op->error, TM_ERR_INTERNAL, -r,
+						   "Step %s failed: %s.", op->type->steps[i].name,
+						   strerror(-r));
+			tell_undo(op);
+		}
 	}
 	finish(op, r < 0 ? TM_OP_FAILED : TM_OP_DONE);
 }

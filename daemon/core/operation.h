@@ -122,6 +122,8 @@ struct tm_op {
 	struct tm_error error;
 	bool committed; /* the point of no return is behind */
 	bool undo_failed;
+	struct tm_error
+		undo_error; /* the first of it; no code where undoing was out of the question */
 };
 
 /* By kind; and all of them, for --list-operations and the crash tests. Static. */

@@ -327,6 +327,54 @@ static void ends_when_cancelled(void **state)
 	}
 }
 
+/* What was asked for before the first step has nothing to undo, and leaves nothing uncertain. */
+static void ends_before_the_first(void **state)
+{
+	struct core_fixture *f = *state;
+
+	for (size_t i = 0; i < 2; i++) {
+		struct tm_op *op = new_op(f, &recorded);
+
+		atomic_store(&op->progress.cancelled, i == 0);
+		atomic_store(&f->core.stopping, i == 1);
+		put_row(op);
+		tm_op_execute(op);
+		assert_ended(op, "", TM_OP_FAILED, i == 0 ? TM_ERR_CANCELLED : TM_ERR_SHUTTING_DOWN,
+			     false);
+		atomic_store(&f->core.stopping, false);
+		(void)tm_op_free(op);
+	}
+}
+
+/* Nobody is told that it was undone when it was not; why not is told. */
+static void says_that_it_was_not_undone(void **state)
+{
+	struct core_fixture *f = *state;
+	struct tm_op *op = new_op(f, &recorded);
+
+	script.fail = "b";
+	script.fail_undo = "a";
+	put_row(op);
+	tm_op_execute(op);
+	assert_ended(op, "a b -b -a", TM_OP_FAILED, TM_ERR_NO_SPACE, true);
+	assert_non_null(strstr(op->error.detail, "Step b found no space"));
+	assert_non_null(strstr(op->error.detail, "step a could not be undone: "));
+	(void)tm_op_free(op);
+
+	op = new_op(f, &recorded);
+	script.fail = NULL;
+	script.cancel = "b";
+	script.fail_undo = "a";
+	put_row(op);
+	tm_op_execute(op);
+	assert_int_equal(op->record.status, TM_OP_FAILED);
+	assert_true(op->undo_failed);
+	assert_int_not_equal(op->error.code, TM_ERR_CANCELLED);
+	assert_non_null(strstr(op->error.detail, "was cancelled; step a could not be undone: "));
+	assert_null(strstr(op->error.detail, "was undone"));
+	(void)tm_op_free(op);
+}
+
 /* A step that fails without a word gets one. */
 static void says_something(void **state)
 {
@@ -809,6 +857,8 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(runs),
 		TEST(ends_when_cancelled),
+		TEST(ends_before_the_first),
+		TEST(says_that_it_was_not_undone),
 		TEST(says_something),
 		TEST(ends_what_was_refused),
 		TEST(recovers),
