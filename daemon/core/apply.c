@@ -183,6 +183,7 @@ static void apply_cleared(struct tm_op *op, struct tm_pool *pool)
 	     check ? "is no longer suspect: the check of its file system found nothing wrong"
 		   : "is no longer suspect: an administrator cleared it");
 	v->record.suspect = TM_SUSPECT_NOT;
+	pool->generation++;
 }
 
 static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
@@ -205,7 +206,9 @@ static struct tm_pool *apply_success(struct tm_op *op, struct tm_pool *pool)
 	before = pool->record;
 	if (op->type->kind != TM_CMD_POOL_DELETE)
 		take_record(pool, op);
-	pool->generation++;
+	if (op->type->kind != TM_CMD_POOL_CHECK && op->type->kind != TM_CMD_VOLUME_CHECK &&
+	    op->type->kind != TM_CMD_VOLUME_CLEAR) /* which only look, unless they clear */
+		pool->generation++;
 	switch (op->type->kind) {
 	case TM_CMD_POOL_CREATE:
 		pool->direct_io = op->direct_io;

@@ -19,7 +19,8 @@ struct tm_pool *tm_pool_new(struct tm_core *core, const struct tm_pool_record *r
 	p->core = core;
 	p->record = *record;
 	p->state = TM_POOL_INACTIVE;
-	p->generation = 1;
+	/* An ETag says nothing of another pool of the same name, or of before a restart. */
+	p->generation = tm_now_realtime_usec();
 	return p;
 }
 

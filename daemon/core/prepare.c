@@ -609,9 +609,13 @@ int tm_op_prepare(struct tm_op *op, struct tm_pool *pool, struct tm_error *err)
 		return -EBUSY;
 	}
 	/* Also when its turn comes: what went before it may have changed the pool. */
-	if (cmd->if_match_valid && cmd->if_match != pool->generation)
-		return tm_error_set(err, TM_ERR_PRECONDITION, ESTALE,
-				    "Pool %s changed since it was read.", pool->record.name);
+	if (cmd->if_match_valid && cmd->if_match != pool->generation) {
+		(void)tm_error_set(err, TM_ERR_PRECONDITION, ESTALE,
+				   "Pool %s has changed since it was read.", pool->record.name);
+		tm_error_hint(err, "Read it again and use the ETag of that answer.");
+		(void)snprintf(err->field, sizeof(err->field), "If-Match");
+		return -ESTALE;
+	}
 	op->pool = pool->record;
 	op->policy = pool->record.policy;
 	op->when_full = pool->record.when_full;

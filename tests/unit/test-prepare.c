@@ -536,10 +536,10 @@ static void knows_generations(void **state)
 	cmd->if_match = f->pool->generation;
 	accept(f);
 	cmd->if_match = f->pool->generation + 1;
-	refuse(f, TM_ERR_PRECONDITION, ESTALE, "", "changed since");
-	/* Accepted is accepted: what others did while it queued does not matter. */
+	refuse(f, TM_ERR_PRECONDITION, ESTALE, "If-Match", "changed since");
+	/* Also when its turn comes: others may have changed the pool meanwhile. */
 	f->op->record.id = id_of(99);
-	accept(f);
+	refuse(f, TM_ERR_PRECONDITION, ESTALE, "If-Match", "changed since");
 }
 
 static void fills_defaults(void **state)
