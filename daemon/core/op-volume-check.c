@@ -69,7 +69,10 @@ static int needs_replay(const struct tm_op *op, enum tm_fs_kind kind, struct tm_
 			     "has to be replayed before a check says anything.",
 			     tm_fs_kind_name(kind), op->pool.name, op->items[0].name);
 
-	tm_error_hint(err, "Mount it once, unmount it, and check again.");
+	tm_error_hint(
+		err, kind == TM_FS_EXT
+			     ? "Have e2fsck -f replay and mend it, and check again."
+			     : "Make a snapshot, then mount it once, unmount it, and check again.");
 	return r;
 }
 

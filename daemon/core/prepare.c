@@ -184,6 +184,11 @@ static int need_writable(const struct tm_op *op, const struct tm_pool *pool, str
 		if (pool->record.policy.repair == TM_REPAIR_MANUAL || pool->mend.tried)
 			tm_error_hint(err, "Have it repaired: thinmgr pool repair %s",
 				      pool->record.name);
+		else if (pool->record.policy.repair == TM_REPAIR_FORCE)
+			tm_error_hint(err,
+				      "It is being repaired by force; what is in the way is told "
+				      "by: thinmgr event list --pool %s",
+				      pool->record.name);
 		else
 			tm_error_hint(err,
 				      "It is repaired by itself once nobody uses its volumes; who "
