@@ -367,6 +367,8 @@ void tm_op_apply_dropped(struct tm_op *op, struct tm_pool *pool)
 		return;
 	/* Who cancels a repair does not want the next one. */
 	pool->mend.tried = pool->mend.tried || op->type->kind == TM_CMD_POOL_REPAIR;
+	if (op->type->kind == TM_CMD_VOLUME_CHECK)
+		tm_pool_check_next(pool);
 	tm_pool_mend(pool); /* perhaps it was in the way */
 }
 

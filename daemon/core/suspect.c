@@ -83,14 +83,25 @@ void tm_pool_suspect(struct tm_pool *pool, enum tm_suspicion why, uint64_t usec,
 			tm_volume_suspect(pool, &pool->volumes[i], why, usec);
 }
 
+struct asked {
+	struct tm_core *core;
+	struct tm_uuid pool;
+};
+
 /* What comes of it is told by events; that it could not even be asked for is not. */
 static void asked_check(void *userdata, const struct tm_operation_record *op,
 			const struct tm_error *err)
 {
-	(void)userdata;
+	tm_auto_free struct asked *a = userdata;
+	struct tm_pool *pool;
+
 	(void)op;
-	if (err)
-		tm_log(LOG_WARNING, "A suspect volume is not checked by itself: %s", err->detail);
+	if (!err)
+		return;
+	tm_log(LOG_WARNING, "A suspect volume is not checked by itself: %s", err->detail);
+	pool = tm_core_find_pool(a->core, a->pool.text);
+	if (pool) /* the others are not to wait for one that nobody checks */
+		tm_pool_check_next(pool);
 }
 
 static bool used(struct tm_pool *pool, const struct tm_volume *v)
@@ -107,6 +118,7 @@ void tm_pool_check_next(struct tm_pool *pool)
 	for (size_t i = 0; i < pool->n_volumes; i++) {
 		struct tm_volume *v = &pool->volumes[i];
 		struct tm_command *cmd;
+		struct asked *a;
 
 		if (!v->check_due)
 			continue;
@@ -114,12 +126,17 @@ void tm_pool_check_next(struct tm_pool *pool)
 		if (v->record.suspect == TM_SUSPECT_NOT || !v->active || used(pool, v))
 			continue;
 		cmd = calloc(1, sizeof(*cmd));
-		if (!cmd)
+		a = calloc(1, sizeof(*a));
+		if (!cmd || !a) {
+			free(cmd);
+			free(a);
 			return;
+		}
+		*a = (struct asked){ pool->core, pool->record.id };
 		cmd->kind = TM_CMD_VOLUME_CHECK;
 		(void)snprintf(cmd->pool, sizeof(cmd->pool), "%s", pool->record.id.text);
 		(void)snprintf(cmd->volume, sizeof(cmd->volume), "%s", v->record.id.text);
-		tm_core_submit(pool->core, cmd, false, asked_check, NULL);
+		tm_core_submit(pool->core, cmd, false, asked_check, a);
 		return;
 	}
 }

@@ -426,6 +426,32 @@ static void too_many(void **state)
 	free(ops);
 }
 
+/* One suspect volume that cannot be checked now does not keep the others waiting for ever. */
+static void asks_for_all_checks(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_core *core = &f->base.core;
+	struct tm_volume_record volumes[3] = { 0 };
+
+	for (size_t i = 0; i < TM_ARRAY_SIZE(volumes); i++) {
+		volumes[i].id = id_of(60 + (unsigned int)i);
+		volumes[i].dev_id = (uint32_t)i;
+		volumes[i].suspect = TM_SUSPECT_REPAIRED;
+		(void)snprintf(volumes[i].name, sizeof(volumes[i].name), "v%zu", i);
+	}
+	assert_int_equal(tm_pool_set_volumes(f->pool, volumes, TM_ARRAY_SIZE(volumes)), 0);
+	for (size_t i = 0; i < f->pool->n_volumes; i++)
+		f->pool->volumes[i].active = true;
+	atomic_store(&core->stopping, true); /* all are refused */
+	tm_pool_check_suspects(f->pool);
+	for (size_t i = 0; i < f->pool->n_volumes; i++)
+		drain(f);
+	atomic_store(&core->stopping, false);
+	for (size_t i = 0; i < f->pool->n_volumes; i++)
+		assert_false(f->pool->volumes[i].check_due);
+	assert_int_equal(n_recorded(f), 0);
+}
+
 /* Who waits is not kept longer than asked for; until it is published, an end is none. */
 static void waits_no_longer_than_asked(void **state)
 {
@@ -461,6 +487,7 @@ int main(void)
 		TEST(refusals),
 		TEST(dry_run),
 		TEST(too_many),
+		TEST(asks_for_all_checks),
 		TEST(waits_no_longer_than_asked),
 	};
 
