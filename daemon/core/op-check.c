@@ -198,7 +198,8 @@ static int unsound(const struct tm_op *op, const char *what, const char *output,
 	if (op->pool_was_active)
 		tm_error_hint(err,
 			      "Nothing was changed. Save what matters while it can be read; then "
-			      "deactivate the pool and have it repaired: thinmgr pool repair %s",
+			      "deactivate the pool, have it repaired, and activate it: thinmgr "
+			      "pool repair %s",
 			      op->pool.name);
 	else
 		tm_error_hint(err, "Nothing was changed. Have it repaired: thinmgr pool repair %s",

@@ -740,12 +740,20 @@ static int policy_record(struct tm_op *op, struct tm_error *err)
 
 static int policy_reload(struct tm_op *op, struct tm_error *err)
 {
+	struct tm_thin_pool_status status;
 	struct tm_dm_info info;
+	uint64_t bytes;
 	int r;
 
 	r = tm_parts_ours(op->core, &op->pool, TM_ROLE_POOL, NULL, &info, err);
 	if (r <= 0)
 		return r;
+	r = tm_parts_status(op->core, op->pool.name, &status, &bytes, err);
+	if (r < 0)
+		return r;
+	/* A broken pool may refuse any table; what mends it loads one of the new policy. */
+	if (status.failed || status.needs_check || status.mode >= TM_MODE_READ_ONLY)
+		return 0;
 	r = tm_parts_load_pool(op->core, &op->pool, op->pool.data_bytes, op->pool.low_water_bytes,
 			       err);
 	return r < 0 ? r : tm_parts_switch_pool(op->core, &op->pool, &op->left_suspended, err);

@@ -459,8 +459,8 @@ int tm_parts_read_superblock(const struct tm_pool_record *pool, struct tm_superb
 	if (r < 0) {
 		(void)tm_error_set(err, TM_ERR_DAMAGED, EBADMSG,
 				   "The metadata of pool %s has no valid superblock.", pool->name);
-		tm_error_hint(err, "Nothing was changed. The metadata in %s needs a repair.",
-			      pool->directory);
+		tm_error_hint(err, "Nothing was changed. To mend it: thinmgr pool repair %s",
+			      pool->name);
 		return -EBADMSG;
 	}
 	return 1;
@@ -566,8 +566,8 @@ int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struc
 			err, TM_ERR_DAMAGED, EIO,
 			"Pool %s came up in fail mode: the kernel cannot use its metadata.",
 			pool->name);
-		tm_error_hint(err, "The metadata in %s needs a repair; the kernel log says more.",
-			      pool->directory);
+		tm_error_hint(err, "The kernel log says more. To mend it: thinmgr pool repair %s",
+			      pool->name);
 		return -EIO;
 	}
 	/* The live table rules: it may be larger than what was recorded before a crash. */

@@ -200,6 +200,11 @@ def failed(t):
         metadata.put(b.path, index, bytes(metadata.BLOCK))
         t.check(provoke("fails") != 0, "a write that cannot be recorded fails")
         tm.wait_for(lambda: pools.pool("fails")["mode"] == "fail", 30, "mode fail")
+        # Who wants to go back to a copy instead says so now: that must not make it worse.
+        for repair in ("manual", "when_idle"):
+            pools.change("PATCH", "/v1/pools/fails/policy", {"repair": repair})
+        found = pools.pool("fails")
+        t.equal((found["state"], found["policy"]["repair"]), ("active", "when_idle"), "a new policy while it is broken")
         metadata.put(b.path, index, was)
         os.sync()
         after = pools.last_seq()
