@@ -46,8 +46,12 @@ def strike(w, point):
     if not point.done:
         w.t.equal(record["error"]["type"], "urn:thinmgr:error:interrupted", "why it failed")
     if point.done and point.kind in REPORTED:
-        told = [e["data"]["verdict"] for e in tm.items(tm.api("GET", "/v1/events?type=recovered", expect=200).body)
-                if e["operation"] == newest["id"]]
+        def verdicts():
+            return [e["data"]["verdict"] for e in tm.items(tm.api("GET", "/v1/events?type=recovered", expect=200).body)
+                    if e["operation"] == newest["id"]]
+
+        # An event is written a moment after what it tells of.
+        told = tm.wait_for(verdicts, 30, f"an event that tells of {point}")
         w.t.check(len(told) == 1 and told[0] in REPORTED[point.kind],
                   f"what is told of it, whoever finished it: {told}")
     wanted = crashlab.expected(before, scenario, point.done)
