@@ -347,6 +347,7 @@ const struct tm_op_type tm_op_pool_create = {
 
 static int mend_after_import(const struct tm_op *op, struct tm_error *err, int r)
 {
+	err->hint[0] = '\0'; /* which is for a pool that is known */
 	tm_error_hint(err,
 		      "Nothing was changed. Import it with --no-activate, and then have it "
 		      "repaired: thinmgr pool repair %s",
