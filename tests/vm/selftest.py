@@ -361,6 +361,21 @@ class Schedule(unittest.TestCase):
         self.assertEqual(len(begun), 2)
 
 
+    def test_a_machine_is_not_used_again_after_a_case_on_the_host_failed(self) -> None:
+        machine = unittest.mock.Mock()
+        machine.vm.options.debug = None
+        machine.vm.options.suite = "x"
+        machine.vm.alive.return_value = True
+        machine.vm.scanner.new_text.return_value = ""
+        for host, ok, sound in ((True, True, True), (True, False, False), (False, False, True)):
+            verdict = cases.Verdict("a", ok, 1)
+            machine.run_inside.return_value = verdict
+            with unittest.mock.patch.object(cases, "run_on_host", return_value=verdict), \
+                    contextlib.redirect_stdout(io.StringIO()):
+                found = cases.run_one(cases.CaseInfo("a", Path("a"), host=host), machine)
+            self.assertEqual(found, (verdict, sound), (host, ok))
+
+
 class Cases(unittest.TestCase):
     def test_constants_are_read_without_running(self) -> None:
         with tempfile.TemporaryDirectory() as name:
