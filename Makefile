@@ -96,7 +96,7 @@ $(foreach source,$(TOOL_SRC),$(eval $(call tool_rule,$(source))))
 # ---- testing ---------------------------------------------------------------------------------
 
 .PHONY: check
-check: ## Everything: lint, unit tests, fuzzing, packages, cases on Debian 12 and 13 (25 min)
+check: ## Everything: lint, unit tests, fuzzing, packages, cases on Debian 12 and 13 (an hour on two cores)
 	@packaging/install-deps --check --all || packaging/install-deps --all
 	@mk/check
 
