@@ -13,6 +13,7 @@
 #include "common/cleanup.h"
 #include "common/fsutil.h"
 #include "common/log.h"
+#include "common/utf8.h"
 #include "core/internal.h"
 #include "core/op-types.h"
 #include "logic/json.h"
@@ -461,6 +462,7 @@ static void tell_undo(struct tm_op *op)
 	(void)snprintf(op->error.detail, sizeof(op->error.detail), "%.*s Then %.*s",
 		       (int)sizeof(first) / 2, first, (int)sizeof(first) / 2 - 8,
 		       op->undo_error.detail);
+	tm_utf8_clean(op->error.detail); /* it may have been cut within a character */
 }
 
 void tm_op_execute(struct tm_op *op)

@@ -147,6 +147,18 @@ static void runs_to_its_end(void **state)
 	assert_true(a.ended);
 }
 
+/* All are accepted, and end. */
+static void all_end(struct fixture *f, struct answer *a, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		until(f, &a[i].come);
+		assert_true(a[i].accepted);
+		tm_core_wait(&f->base.core, &a[i].id, LIMIT_USEC, over, &a[i]);
+	}
+	for (size_t i = 0; i < n; i++)
+		until(f, &a[i].over);
+}
+
 /* One at a time for a pool, in the order they came; meanwhile each can be asked for. */
 static void one_after_the_other(void **state)
 {
@@ -160,13 +172,7 @@ static void one_after_the_other(void **state)
 		tm_core_submit(&f->base.core, policy_command(f, 20 + (unsigned int)i), false,
 			       submitted, &a[i]);
 	}
-	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
-		until(f, &a[i].come);
-		assert_true(a[i].accepted);
-		tm_core_wait(&f->base.core, &a[i].id, LIMIT_USEC, over, &a[i]);
-	}
-	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++)
-		until(f, &a[i].over);
+	all_end(f, a, TM_ARRAY_SIZE(a));
 	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
 		struct tm_operation_record row = { 0 };
 
@@ -202,13 +208,7 @@ static void only_the_first_of_two(void **state)
 		a[i] = (struct answer){ .f = f };
 		tm_core_submit(&f->base.core, cmd, false, submitted, &a[i]);
 	}
-	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++) {
-		until(f, &a[i].come);
-		assert_true(a[i].accepted);
-		tm_core_wait(&f->base.core, &a[i].id, LIMIT_USEC, over, &a[i]);
-	}
-	for (size_t i = 0; i < TM_ARRAY_SIZE(a); i++)
-		until(f, &a[i].over);
+	all_end(f, a, TM_ARRAY_SIZE(a));
 	assert_int_equal(tm_store_read_operation(f->base.reader, &a[0].id, &row, NULL), 0);
 	assert_int_equal(row.status, TM_OP_DONE);
 	tm_operation_record_done(&row);
