@@ -160,6 +160,8 @@ void tm_pool_down(struct tm_pool *pool)
 	pool->queueing_since_usec = pool->queueing_until_usec = 0;
 	pool->data.rate = pool->metadata.rate = (struct tm_rate){ 0 };
 	pool->data.backoff = pool->metadata.backoff = (struct tm_backoff){ 0 };
+	/* Whoever takes it up again may have made room: all is tried anew then, and at once. */
+	pool->arm_backoff = pool->spare_backoff = (struct tm_backoff){ 0 };
 	pool->data.verdict = pool->metadata.verdict = TM_EXTEND_NOT_NEEDED;
 	pool->look_again = false;
 	pool->ring = (struct tm_kernel_ring){ 0 };

@@ -52,6 +52,25 @@ static void grows_at_its_mark(void **state)
 	assert_int_equal(kernel.n_loads, 1);
 }
 
+/* What could not be had for long is asked for at once when the pool is taken up again. */
+static void tries_anew_when_taken_up_again(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t set_aside = f->pool->spare_bytes;
+
+	assert_true(set_aside > 0);
+	f->pool->spare_bytes = 0;
+	for (unsigned int i = 0; i < 10; i++)
+		(void)tm_backoff_fail(&f->pool->spare_backoff, tm_now_monotonic_usec());
+	look(f);
+	assert_int_equal(f->pool->spare_bytes, 0);
+
+	tm_pool_down(f->pool);
+	tm_pool_up(f->pool);
+	look(f);
+	assert_int_equal(f->pool->spare_bytes, set_aside);
+}
+
 struct marked {
 	struct fixture *f;
 	unsigned int n,
@@ -562,6 +581,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(grows_at_its_mark),
+		TEST(tries_anew_when_taken_up_again),
 		TEST(lost_writes_are_marked_first),
 		TEST(waiting_writes_are_not_lost),
 		TEST(unrecorded_loss),
