@@ -38,7 +38,7 @@
 /* More than this the format cannot address: 255 index entries of 16320 blocks. */
 #define DTM_METADATA_MAX_BLOCKS  (255ULL * ((1 << 14) - 64))
 #define DTM_METADATA_MAX_SECTORS (DTM_METADATA_MAX_BLOCKS * DTM_METADATA_BLOCK_SECTORS)
-/* A device this large or larger is worth a warning: the rest of it goes unused. */
+/* A device larger than this is worth a warning: the rest of it goes unused. */
 #define DTM_METADATA_WARN_SECTORS (16ULL * 1024 * 1024 * 1024 / 512)
 #define DTM_MAX_DEVICE_ID         ((1U << 24) - 1)
 

@@ -145,10 +145,7 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		ti->error = "Cannot open the metadata device";
 		goto fail;
 	}
-	if (bdev_nr_sectors(line->metadata_dev->bdev) > DTM_METADATA_WARN_SECTORS)
-		DMWARN("the metadata device %pg is larger than %llu sectors: the rest of it goes "
-		       "unused",
-		       line->metadata_dev->bdev, DTM_METADATA_MAX_SECTORS);
+	dtm_pool_warn_oversized(line->metadata_dev->bdev);
 	r = dm_get_device(ti, argv[1], DTM_OPEN_READ | DTM_OPEN_WRITE, &line->data_dev);
 	if (r) {
 		ti->error = "Cannot open the data device";

@@ -25,8 +25,8 @@
  *   thin->lock and those of cell.c and flights.c: spinlocks, each taken alone
  *
  * The gate: between suspend and the end of preresume every device's flights are closed, the
- * worker has ended its turn, and waking it only leaves a note. There is no other place
- * that needs to ask whether the pool is suspended.
+ * worker has ended its turn, and waking it only leaves a note. Nobody else has to ask
+ * whether the pool is suspended before it changes something.
  */
 #ifndef DTM_POOL_H
 #define DTM_POOL_H
@@ -250,6 +250,8 @@ void dtm_pool_retry_waiting(struct dtm_pool *pool);
 int dtm_pool_grow_data(struct dtm_pool *pool, u64 blocks);
 int dtm_pool_grow_metadata(struct dtm_pool *pool, u64 blocks);
 u64 dtm_metadata_device_blocks(struct block_device *bdev);
+/* Says so in the log when the format cannot address all of a metadata device. */
+void dtm_pool_warn_oversized(struct block_device *metadata_bdev);
 void dtm_pool_no_space_timeout(struct work_struct *work);
 
 /* ---- the worker ---------------------------------------------------------------------------------

@@ -174,6 +174,14 @@ int dtm_pool_grow_data(struct dtm_pool *pool, u64 blocks)
 	return 0;
 }
 
+void dtm_pool_warn_oversized(struct block_device *metadata_bdev)
+{
+	if (bdev_nr_sectors(metadata_bdev) > DTM_METADATA_WARN_SECTORS)
+		DMWARN("the metadata device %pg is larger than %llu sectors: the rest of it goes "
+		       "unused",
+		       metadata_bdev, DTM_METADATA_MAX_SECTORS);
+}
+
 int dtm_pool_grow_metadata(struct dtm_pool *pool, u64 blocks)
 {
 	struct dtm_metadata_sizes sizes;
@@ -194,6 +202,7 @@ int dtm_pool_grow_metadata(struct dtm_pool *pool, u64 blocks)
 	r = dtm_pool_commit(pool);
 	if (r)
 		return r;
+	dtm_pool_warn_oversized(pool->metadata_bdev);
 	DMINFO("%s: metadata space grown from %llu to %llu blocks", dm_device_name(pool->md),
 	       sizes.metadata_blocks, blocks);
 	dtm_events_add(&pool->events, DTM_CAUSE_METADATA_GROWN, blocks);
