@@ -44,6 +44,7 @@ static void unref_kmod(struct kmod_ctx **ctx)
 		(void)kmod_unref(*ctx);
 }
 
+/* -ENOENT where there is none for this kernel, -ECANCELED where the administrator forbids it. */
 static int load_module(const char *name)
 {
 	tm_cleanup(unref_kmod) struct kmod_ctx *ctx = kmod_new(NULL, NULL);
@@ -67,7 +68,7 @@ static int load_module(const char *name)
 		if (one < 0)
 			r = one;
 		else if (one > 0)
-			r = -EPERM; /* on the blacklist */
+			r = -ECANCELED; /* on the blacklist: the kernel was not asked */
 	}
 	(void)kmod_module_unref_list(list);
 	return r;
@@ -112,7 +113,11 @@ static void load_target(struct tm_core *core)
 
 	if (r >= 0)
 		return;
-	if (r != -ENOENT)
+	if (r == -ECANCELED)
+		degrade(core, "The module " OUR_MODULE
+			      " is on the blacklist in modprobe.d, and the distribution's is used "
+			      "in its place.");
+	else if (r != -ENOENT)
 		degrade(core,
 			"The module " OUR_MODULE
 			" could not be loaded, and the distribution's is used "
@@ -126,7 +131,7 @@ static void load_target(struct tm_core *core)
 	r = load_module(STOCK_MODULE);
 	if (r < 0)
 		tm_log(LOG_WARNING, "The module " STOCK_MODULE " could not be loaded: %s.",
-		       strerror(-r));
+		       r == -ECANCELED ? "it is on the blacklist in modprobe.d" : strerror(-r));
 }
 
 static bool ours_is_loaded(void)
