@@ -7,10 +7,12 @@ Each fault is provoked; ends are thin_check and the data that had been made dura
 """
 
 import errno
+import itertools
 import os
 import time
 from pathlib import Path
 
+import aio
 import target
 import thin
 import tm
@@ -26,6 +28,11 @@ KIB64 = thin.BLOCK * thin.SECTOR
 
 def disks(t, meta=2 * MIB, data=32 * MIB):
     return thin.Disk(t, "meta", meta).through(), thin.Disk(t, "data", data).through()
+
+
+def disks_of(t, number):
+    """Those of one pool among several."""
+    return thin.Disk(t, f"meta{number}", 2 * MIB).through(), thin.Disk(t, f"data{number}", 32 * MIB)
 
 
 def end(pool, *devices, clean=True):
@@ -153,6 +160,37 @@ def marks(t):
     end(pool, vol)
 
 
+def metadata_mark(t):
+    """Row 2 for metadata, by volumes that are made and deleted: down, far up, down again, a resume."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    state = pool.state(flush=True)
+    pool.message(f"set_metadata_low_water {state.metadata_total - state.metadata_used - 120}")
+
+    def said():
+        pool.status(flush=True)
+        return [c[0] for c in causes(pool)].count("metadata_low"), pool.events()
+
+    low, dm_before = said()
+    t.equal(low, 0, "above the mark")
+
+    def fall():
+        for number in range(250):
+            pool.message(f"create_thin {number}")
+
+    fall()  # a block for each
+    t.equal(said(), (1, dm_before + 1), "below the mark")
+    for number in range(250):
+        pool.message(f"delete {number}")
+    t.equal(said(), (1, dm_before + 1), "above the mark again")
+    fall()
+    t.equal(said(), (2, dm_before + 2), "below it once more")
+    pool.suspend()
+    pool.resume()
+    tm.wait_for(lambda: said()[0] == 3, 10, "a resume arms it again")
+    end(pool)
+
+
 # ---- metadata that fills up ----------------------------------------------------------------------
 
 def full_metadata(t, size):
@@ -263,6 +301,7 @@ def out_of_data(t):
         pool.resume()
         sure(t, thin.Background(thin.fill, vol, 111, 1, 9).ended(), "ENOSPC", "a write that waited a second")
         t.check(("no_space_timeout", "0") in causes(pool, since), "the event of it")
+        t.equal(pool.state().no_space, "error_if_no_space", "the status after the time-out")
         # From then on nothing waits, until there was space.
         sure(t, thin.error_of(thin.fill, vol, 112, 1, 9), "ENOSPC", "the next")
         pool.change(sectors=66 * 128)
@@ -282,6 +321,31 @@ def out_of_data(t):
         vol.resume()
         sure(t, end_of_wait.ended(), "success", "the write that was given back")
     t.equal(thin.read(vol, 114 * 128, 128), b"\x09" * KIB64, "what it wrote")
+    end(pool, vol)
+
+
+def full_then_broken(t):
+    """Rows 4 and 7: running out of data commits what there is; an error of the metadata then ends the waiting."""
+    meta, data = disks(t, data=4 * MIB)
+    with thin.no_space_timeout(0):
+        pool = thin.Pool(t, meta, data)
+        vol = pool.make(0, 16 * MIB)
+        thin.fill(vol, 0, 64, 1)  # never flushed
+        waiting = [thin.Background(thin.fill, vol, 70 + n, 1, 1) for n in range(3)]
+        tm.wait_for(lambda: pool.mode() == "out_of_data_space", 20, "out of data space")
+        meta.fail("error_writes")
+        t.check(all(w.waits() for w in waiting), "they wait")
+        t.check(thin.error_of(pool.message, "create_thin 1") != 0, "a message that cannot be committed")
+        t.equal([name(w.ended()) for w in waiting], ["EIO"] * 3, "what waited")
+        t.equal((pool.mode(), pool.state().needs_check), ("ro", True), "the pool")
+        vol.remove()
+        pool.remove()
+    meta.heal()
+    thin.check(meta)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.thin(0, 16 * MIB)
+    t.check(thin.read(vol, 0, 64 * 128) == b"\1" * (64 * KIB64), "what was written before space ran out")
+    t.equal(pool.state().data_used, 64, "blocks in use")
     end(pool, vol)
 
 
@@ -339,13 +403,14 @@ def metadata_errors(t, how):
     t.check(state.needs_check, "needs_check is shown")
     for _ in range(3):
         sure(t, thin.error_of(bystander.flush), "EIO", "each fsync after it")
+        if how == "error_writes":
+            sure(t, thin.error_of(aio.write_fua, vol.path, 128, b"\1" * 512), "EIO", "each FUA write, of a block that is there")
     sure(t, thin.error_of(thin.flush, other), "success", "fsync of a volume that lost nothing")
     if how == "error_writes":
         t.equal(thin.read(vol, 0, 1), b"\1" * 512, "what was durable")
     t.check(thin.error_of(thin.fill, vol, 20, 1, 1) != 0, "a write to a hole")
     t.check(thin.error_of(pool.message, "create_thin 2") != 0, "a message")
     t.check(thin.error_of(thin.discard, vol, 0, 128) != 0, "a discard that frees nothing is not acknowledged")
-    since = newest(pool)
     t.equal(thin.flags(meta) & 1, 0, "needs_check cannot be on the device yet")
     meta.heal()
     tm.wait_for(lambda: thin.flags(meta) & 1, 20, "needs_check on the device as soon as it takes a write")
@@ -358,6 +423,8 @@ def metadata_errors(t, how):
     t.equal(thin.read(vol, 10 * 128, 1), bytes(512), "what was lost")
     thin.fill(vol, 1, 1, 9)  # in place
     sure(t, thin.error_of(bystander.flush), "EIO", "fsync of a write in place")
+    sure(t, thin.error_of(aio.write_fua, vol.path, 128, b"\x09" * 512), "EIO", "a FUA write in place")
+    sure(t, thin.error_of(aio.write_fua, other.path, 0, b"x" * 512), "EIO", "a FUA write to a hole of the other volume")
     bystander.close()
     t.check(("needs_check", "1") in causes(pool), "the event of it")
     # Neither more space nor a table that asks for it helps.
@@ -377,7 +444,7 @@ def metadata_errors(t, how):
     vol.remove()
     vol = pool.thin(0, 16 * MIB)
     sure(t, thin.error_of(thin.flush, vol), "success", "fsync of the volume loaded again")
-    t.equal(newest(pool) >= since, True, "events")
+    sure(t, thin.error_of(aio.write_fua, vol.path, 128, b"\x09" * 512), "success", "a FUA write of it")
     # Loaded by whoever comes next: read-only until it was looked at.
     vol.remove()
     other.remove()
@@ -528,15 +595,22 @@ def oversized(t):
     """Row 8: more metadata than the format knows is taken, the rest unused; also when it grows to that."""
     limit = 33292800 // 8
     warned = "the rest of it goes unused"
-    for first in (20 << 30, 4 * MIB):
+    # One warning when the table is loaded, and one when it grows to that.
+    for first, grow, warnings in ((20 << 30, None, 1), (4 * MIB, "table", 2), (4 * MIB, "resume", 1), (4 * MIB, "message", 1)):
         meta, data = thin.Disk(t, "meta", first).through(), thin.Disk(t, "data", 8 * MIB).through()
         tm.sh(["dmesg", "-C"])
         pool = thin.Pool(t, meta, data)
-        if first < 1 << 30:
+        if grow:
             meta.resize(20 << 30)
+        if grow == "table":
             pool.change()
+        elif grow == "resume":
+            pool.suspend()
+            pool.resume()
+        elif grow:
+            pool.message(f"grow_metadata {limit}")
         t.equal(pool.state().metadata_total, limit, "blocks in use of 20 GiB")
-        t.equal(tm.sh(["dmesg"]).out.count(warned), 1, "warnings")
+        t.equal(tm.sh(["dmesg"]).out.count(warned), warnings, f"warnings, grown by {grow}")
         vol = pool.make(0, MIB)
         thin.fill(vol, 0, 3, 1)
         thin.check(pool)
@@ -551,7 +625,7 @@ def two_pools(t):
     """Two at once do not know of each other; and removal goes in any order that the users allow."""
     pools = []
     for number in range(2):
-        meta, data = thin.Disk(t, f"meta{number}", 2 * MIB), thin.Disk(t, f"data{number}", 16 * MIB)
+        meta, data = disks_of(t, number)
         pools.append(thin.Pool(t, meta, data, f"pool{number}"))
     vols = [pool.make(0, 8 * MIB) for pool in pools] + [pool.make(1, 8 * MIB) for pool in pools]
     for number, vol in enumerate(vols):
@@ -562,10 +636,42 @@ def two_pools(t):
     pools[1].suspend()
     thin.fill(vols[0], 20, 2, 1)  # the other goes on
     pools[1].resume()
-    for vol in (vols[3], vols[0], vols[2], vols[1]):
+    # All at the same time; and what befalls one is no matter of the other.
+    writers = [thin.Background(thin.fill, vol, 30, 40, 10 + number) for number, vol in enumerate(vols)]
+    t.equal([name(w.ended(60)) for w in writers], ["success"] * 4, "four writers")
+    pools[1].metadata.fail("error_writes")
+    t.check(thin.error_of(pools[1].message, "create_thin 9") != 0, "a message to the pool with an error")
+    thin.fill(vols[0], 70, 40, 10)
+    thin.flush(vols[0])
+    pools[1].metadata.heal()
+    tm.wait_for(lambda: thin.flags(pools[1].metadata) & 1, 20, "needs_check of the one")
+    t.equal([(p.mode(), p.state().needs_check) for p in pools], [("rw", False), ("ro", True)], "modes")
+    t.equal(thin.read(vols[0], 30 * 128, 80 * 128), b"\x0a" * (80 * KIB64), "what was written to the other")
+    t.equal(thin.read(vols[2], 30 * 128, 40 * 128), b"\x0c" * (40 * KIB64), "its second volume")
+    for vol in vols:
         vol.remove()
-    for pool in pools:
-        end(pool)
+    end(pools[0])
+    end(pools[1], clean=False)
+
+
+def orders(t):
+    """Two volumes of each of two pools, and then the pools, away in every order."""
+    places = [disks_of(t, number) for number in range(2)]
+    for number, order in enumerate(itertools.permutations(range(4))):
+        pools = [thin.Pool(t, meta, data, f"pool{which}") for which, (meta, data) in enumerate(places)]
+        make = thin.Pool.make if number == 0 else thin.Pool.thin
+        vols = [make(pools[n % 2], n // 2, MIB) for n in range(4)]
+        for vol in vols:
+            thin.fill(vol, number % 16, 1, number + 1)
+        for n in order:
+            t.check(thin.error_of(pools[n % 2].remove) == errno.EBUSY, "a pool with volumes stays")
+            vols[n].remove()
+        for pool in pools if number % 2 else reversed(pools):
+            pool.remove()
+    for meta, data in places:
+        thin.check(meta)
+        meta.close()
+        data.close()
 
 
 def shrunk(t):
@@ -601,7 +707,7 @@ def shrunk(t):
 
 
 def removal(t):
-    """With I/O that waits, in each mode, in each order."""
+    """With I/O that waits, and in each mode; orders() has the orders."""
     for queued in (False, True):
         meta, data = disks(t, data=4 * MIB)
         with thin.no_space_timeout(0):
@@ -625,6 +731,22 @@ def removal(t):
     pool.load(pool.line())
     pool.suspend()
     vol.remove()
+    end(pool)
+    # Read-only, because it was asked for and because of an error that lasts.
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, MIB)
+    thin.fill(vol, 0, 1, 1)
+    pool.change(features="read_only")
+    end(pool, vol)
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, MIB)
+    meta.fail()
+    t.check(thin.error_of(pool.message, "create_thin 1") != 0, "a message that cannot be committed")
+    vol.remove()
+    pool.remove()
+    meta.heal()
     end(pool)
 
 
@@ -668,13 +790,14 @@ def grown_while_suspended(t):
 # Each with what is provoked; kernel-long.py has those that take long.
 PARTS = {
     "mode_over_suspend": mode_over_suspend, "marks": marks, "out_of_data": out_of_data,
+    "full_then_broken": full_then_broken,
     "failed_tables": failed_tables,
-    "metadata_mark_under_load": metadata_mark_under_load,
+    "metadata_mark": metadata_mark, "metadata_mark_under_load": metadata_mark_under_load,
     "full_metadata, small": lambda t: full_metadata(t, 256 << 10),
     "metadata_errors, no writes": lambda t: metadata_errors(t, "error_writes"),
     "metadata_errors, nothing": lambda t: metadata_errors(t, "error"),
     "damaged": damaged, "shrunk": shrunk, "data_errors": data_errors, "refused_zeroes": refused_zeroes,
-    "two_pools": two_pools, "removal": removal,
+    "two_pools": two_pools, "orders": orders, "removal": removal,
     "replaced": replaced, "grown_while_suspended": grown_while_suspended,
 }
 

@@ -10,6 +10,7 @@ import re
 import struct
 from pathlib import Path
 
+import aio
 import target
 import thin
 import tm
@@ -298,12 +299,12 @@ def commits(t):
     vol = pool.make(0, 16 * MIB)
     used = lambda: field(pool.metadata, "data_used")  # noqa: E731
     t.equal(used(), 0, "blocks in use at first")
-    with thin.File(vol.path) as file, thin.File(vol.path, sync=True) as synchronous:
+    with thin.File(vol.path) as file:
         for number in range(5):
             file.write(number * 2 * 128, b"x" * 512)
             file.flush()
             t.equal(used(), 2 * number + 1, "blocks in use on the device after a flush")
-            synchronous.write((number * 2 + 1) * 128, b"x" * 4096)
+            aio.write_fua(vol.path, (number * 2 + 1) * 128, b"x" * 4096)
             t.equal(used(), 2 * number + 2, "blocks in use on the device after a FUA write")
         file.write(20 * 128, b"x" * 512)
         tm.wait_for(lambda: used() == 11, 20, "a commit without being asked")
@@ -433,6 +434,7 @@ def stacking(t):
         t.equal(pool.state(flush=True).data_used, used - 4, "a discard goes through both")
         inmost.remove()
         inner.remove()
+        thin.check(small)
         small.close()
         top.remove()
         end(pool, vol)

@@ -169,6 +169,7 @@ def pool_tables(t, answers):
     t.equal((pool.mode(), pool.state().data_total), ("rw", 128), f"{answers.which}: with the right table again")
     for device in (pool, other):
         device.remove()
+    thin.check(meta)
     for disk in (meta, data, garbage, small, empty, busy, other_data):
         disk.close()
 

@@ -6,6 +6,7 @@ and activations; and by turns with the distribution's target (kernel-long).
 The seed is printed; MODEL_SEED=n in the machine's environment repeats it.
 """
 
+import itertools
 import os
 import random
 import re
@@ -420,6 +421,57 @@ def discards(t, features):
     pool.data.close()
 
 
+def alignments(t, block=thin.BLOCK):
+    """Ends everywhere in a block, over blocks of a volume's own, shared ones, both by turns, and holes."""
+    ends = (0, 1, block // 2, block - 1)
+    ranges = [r for r in itertools.product(ends, ends, (0, 1, 3), ("own", "shared", "mixed", "hole")) if any(r[:3])]
+    apart = 6  # blocks of the place each has: one before it, and whatever it may touch
+    sectors = len(ranges) * apart * block
+    pool = thin.Pool(t, thin.Disk(t, "meta", 4 * MIB), thin.Disk(t, "data", 2 * sectors * SECTOR), "discards", block)
+    vol = pool.make(0, sectors * SECTOR)
+    value = lambda place, which: bytes([place % 251 + which]) * (block * SECTOR)  # noqa: E731
+    with thin.File(vol.path) as file:
+        for place, (*_, kind) in enumerate(ranges):
+            if kind != "hole":
+                file.write(place * apart * block, value(place, 1) * apart)
+    vol.suspend()
+    pool.message("create_snap 1 0")
+    vol.resume()
+    snap = pool.thin(1, sectors * SECTOR)
+    expected, used = [], 0
+    with thin.File(vol.path) as file:
+        for place, (*_, kind) in enumerate(ranges):
+            first = place * apart
+            own = {"own": range(apart), "mixed": range(0, apart, 2)}.get(kind, ())
+            for number in own:
+                file.write((first + number) * block, value(place, 2))
+            expected.append([value(place, 2) if n in own else bytes(block * SECTOR) if kind == "hole" else value(place, 1)
+                             for n in range(apart)])
+            used += (kind != "hole") * apart + len(own)
+        t.equal(pool.state(flush=True).data_used, used, "blocks in use before the discards")
+        for place, (head, tail, whole, kind) in enumerate(ranges):
+            at = block + head  # in its place
+            length = (block - head) % block + whole * block + tail
+            own = {"own": range(apart), "mixed": range(0, apart, 2)}.get(kind, ())
+            file.discard(place * apart * block + at, length)
+            for number in range(-(-at // block), (at + length) // block):
+                expected[place][number] = bytes(block * SECTOR)
+                used -= number in own
+            what = f"{length} sectors from sector {head} of a block on, {kind}"
+            t.check(file.read(place * apart * block, apart * block) == b"".join(expected[place]), f"the data after a discard of {what}")
+            t.equal(pool.state(flush=True).data_used, used, f"blocks in use after a discard of {what}")
+    with thin.File(snap.path, write=False) as file:
+        for place, (*_, kind) in enumerate(ranges):
+            there = bytes(apart * block * SECTOR) if kind == "hole" else value(place, 1) * apart
+            t.check(file.read(place * apart * block, apart * block) == there, f"the snapshot, place {place}")
+    for device in (vol, snap):
+        device.remove()
+    thin.check(pool)
+    pool.remove()
+    pool.metadata.close()
+    pool.data.close()
+
+
 def seed_of_today():
     return int(os.environ.get("MODEL_SEED") or random.SystemRandom().randrange(1 << 30))
 
@@ -436,6 +488,7 @@ def long(t):
     """What takes minutes, for kernel-long."""
     seed = seed_of_today()
     discards(t, "no_discard_passdown")
+    alignments(t, 3 * thin.BLOCK)
     origins(t, "stock", LENGTHS)
     origins(t, "ours", LENGTHS)
     t.log("external origins of every length, with both targets")
@@ -454,6 +507,7 @@ def run(t):
     chain(t)
     t.log("snapshots 32 deep are what the model says")
     discards(t, "")
+    alignments(t)
     origins(t, "ours", (127, 3 * 128 + 5, 10 * 128 + 77))
     t.log("discards of every alignment, external origins")
     workload(t, seed_of_today(), 60, features="no_discard_passdown")
