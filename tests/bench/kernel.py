@@ -229,6 +229,15 @@ class Counted:
                         raise tm.Failed("a discard left something mapped")
                     name = f"discard of a device, mapped {'in order' if order == 'sequential' else 'at random'}"
                     self.cost[f"{name}, {how}; {shape(volumes, 1)}"] = spent
+        # Of a part, so that mappings have to be taken out of the tree.
+        with pool_of(self.b, self.b.kept, volumes, size, "skip_block_zeroing no_discard_passdown") as v:
+            for order in ("sequential", "random"):
+                self.io(v, "", "write", 4 * KIB, 8, order)
+                spent = direct("discard", size // 2, 1, *v.paths) / (BLOCKS // 2)
+                v.rest()
+                name = f"discard of half a device, mapped {'in order' if order == 'sequential' else 'at random'}"
+                self.cost[f"{name}; {shape(volumes, 1)}"] = spent
+                v.discard()
 
     def linear(self, volumes: int, depth: int) -> None:
         size = BLOCKS * BLOCK // volumes
