@@ -23,7 +23,7 @@ static int __init register_target(struct target_type *type)
 {
 	int r = dm_register_target(type);
 
-	if (r == -EEXIST)
+	if (r == -EEXIST || r == -EBUSY) /* newer kernels say EBUSY */
 		pr_err("the target \"%s\" is there already: unload the module it belongs to "
 		       "(dm_thin_pool) first\n",
 		       type->name);
