@@ -378,6 +378,16 @@ def origins(t, which, lengths):
     pool.data.close()
 
 
+def end(pool, *devices):
+    """Everything away, with clean metadata."""
+    for device in devices:
+        device.remove()
+    thin.check(pool)
+    pool.remove()
+    pool.metadata.close()
+    pool.data.close()
+
+
 def discards(t, features):
     """Of every alignment, with shared and other blocks; what lies on the data device goes with passdown only."""
     pool = thin.Pool(t, thin.Disk(t, "meta", 2 * MIB), thin.Disk(t, "data", 64 * MIB), "discards", features=features)
@@ -413,12 +423,7 @@ def discards(t, features):
         t.check(left >= held, f"nothing of the data device is discarded with {features}")
     else:
         t.equal((held > 0, left), (True, 0), "blocks held by the data device")
-    for device in (vol, snap):
-        device.remove()
-    thin.check(pool)
-    pool.remove()
-    pool.metadata.close()
-    pool.data.close()
+    end(pool, vol, snap)
 
 
 def alignments(t, block=thin.BLOCK):
@@ -464,12 +469,7 @@ def alignments(t, block=thin.BLOCK):
         for place, (*_, kind) in enumerate(ranges):
             there = bytes(apart * block * SECTOR) if kind == "hole" else value(place, 1) * apart
             t.check(file.read(place * apart * block, apart * block) == there, f"the snapshot, place {place}")
-    for device in (vol, snap):
-        device.remove()
-    thin.check(pool)
-    pool.remove()
-    pool.metadata.close()
-    pool.data.close()
+    end(pool, vol, snap)
 
 
 def seed_of_today():
