@@ -235,6 +235,8 @@ class Counted:
                 self.io(v, "", "write", 4 * KIB, 8, order)
                 spent = direct("discard", size // 2, 1, *v.paths) / (BLOCKS // 2)
                 v.rest()
+                if any(int(d.status().split()[0]) * 512 != size // 2 for d in v.devices):
+                    raise tm.Failed("a discard of half a device did not unmap that half")
                 name = f"discard of half a device, mapped {'in order' if order == 'sequential' else 'at random'}"
                 self.cost[f"{name}; {shape(volumes, 1)}"] = spent
                 v.discard()
