@@ -321,6 +321,6 @@ void dtm_discard(struct dtm_io *io)
 {
 	/* Those under way when the cell was taken; I/O that comes now waits for the cell. */
 	dtm_begin_change(io, next_run, 1);
-	if (dtm_flights_after(&io->thin->flights, &io->list))
+	if (dtm_flights_after(&io->thin->traffic->flights, &io->list))
 		dtm_awaited(io);
 }

@@ -30,17 +30,12 @@ void dtm_defer(struct dtm_thin *thin, struct bio *bio)
 		dtm_pool_wake(thin->pool);
 }
 
-void dtm_defer_list(struct dtm_thin *thin, struct bio_list *bios)
+void dtm_defer_list(struct bio_list *bios)
 {
-	unsigned long flags;
+	struct bio *bio;
 
-	if (bio_list_empty(bios))
-		return;
-	spin_lock_irqsave(&thin->lock, flags);
-	bio_list_merge(&thin->deferred, bios);
-	spin_unlock_irqrestore(&thin->lock, flags);
-	bio_list_init(bios);
-	dtm_pool_wake(thin->pool);
+	while ((bio = bio_list_pop(bios)))
+		dtm_defer(dtm_io_of(bio)->thin, bio);
 }
 
 /* ---- flights ------------------------------------------------------------------------------------
@@ -51,7 +46,7 @@ static void end_turn(struct dtm_thin *thin, int turn)
 	struct dtm_io *io, *more;
 	LIST_HEAD(ready);
 
-	dtm_flights_end(&thin->flights, turn, &ready);
+	dtm_flights_end(&thin->traffic->flights, turn, &ready);
 	list_for_each_entry_safe(io, more, &ready, list) {
 		list_del_init(&io->list);
 		dtm_awaited(io);
@@ -79,7 +74,7 @@ void dtm_send(struct dtm_thin *thin, struct bio *bio, u64 block)
 {
 	struct dtm_io *io = dtm_io_of(bio);
 
-	io->turn = dtm_flights_begin(&thin->flights);
+	io->turn = dtm_flights_begin(&thin->traffic->flights);
 	if (io->turn < 0) { /* the gate closes: it is looked up again when it is open */
 		dtm_defer(thin, bio);
 		return;
@@ -127,8 +122,8 @@ void dtm_release(struct dtm_io *io)
 
 	bio_list_init(&waiting);
 	io->holds = false;
-	dtm_cell_release(&io->thin->cells, &io->cell, &waiting);
-	dtm_defer_list(io->thin, &waiting);
+	dtm_cell_release(&io->thin->traffic->cells, &io->cell, &waiting);
+	dtm_defer_list(&waiting);
 }
 
 void dtm_fail(struct dtm_io *io, blk_status_t status)
@@ -158,7 +153,7 @@ static void want_change(struct dtm_thin *thin, struct bio *bio, u64 begin, u64 e
 	struct dtm_io *io = dtm_io_of(bio);
 	unsigned long flags;
 
-	if (!dtm_cell_take(&thin->cells, &io->cell, bio, begin, end))
+	if (!dtm_cell_take(&thin->traffic->cells, &io->cell, bio, begin, end))
 		return;
 	io->holds = true;
 	io->at = begin;
@@ -237,7 +232,7 @@ static enum way look_up(struct dtm_thin *thin, struct bio *bio, bool wait, bool 
 	enum way way = WAY_SEND;
 	int r;
 
-	if (dtm_cell_join(&thin->cells, bio, block, block + 1))
+	if (dtm_cell_join(&thin->traffic->cells, bio, block, block + 1))
 		return WAY_TAKEN;
 	r = dtm_device_find(thin->device, block, wait, &mapping);
 	if (!r && !(mapping.shared && op_is_write(bio_op(bio)))) {
@@ -272,7 +267,7 @@ static enum way find_way(struct dtm_thin *thin, struct bio *bio, bool wait)
 	if (READ_ONCE(pool->mode) == DTM_FAIL)
 		return WAY_FAIL;
 	/* Counted first, then looked up: see flights.h. */
-	turn = dtm_flights_begin(&thin->flights);
+	turn = dtm_flights_begin(&thin->traffic->flights);
 	if (turn < 0)
 		return WAY_LATER;
 	if (is_discard(bio)) {

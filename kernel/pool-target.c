@@ -250,7 +250,9 @@ static void pool_postsuspend(struct dm_target *ti)
 	struct dtm_pool *pool = line->pool;
 
 	dtm_engine_lock(pool);
-	(void)dtm_pool_commit(pool); /* an error changes the mode, and is seen in the status */
+	/* An error changes the mode, and is seen in the status. A thin device may be suspended
+	 * next, and wait for its writes. */
+	dtm_pool_commit_and_tell(pool);
 	dtm_engine_unlock(pool);
 }
 

@@ -266,6 +266,8 @@ void dtm_pool_wake_locked(struct dtm_pool *pool); /* with pool->lock held */
  * has only to stop.
  */
 int dtm_pool_commit(struct dtm_pool *pool);
+/* The same, and those that wait for it go on. */
+void dtm_pool_commit_and_tell(struct dtm_pool *pool);
 bool dtm_commit_is_awaited(struct dtm_pool *pool); /* by a flush, or a write with FUA */
 /* True: a change was refused for want of metadata, and may be tried again: what the transaction
  * freed is committed. */
@@ -277,6 +279,18 @@ void dtm_pool_open_gate(struct dtm_pool *pool);
 /* ---- a thin device ------------------------------------------------------------------------------
  */
 
+/*
+ * The order of I/O to the blocks of one device. Tables of several mapped devices may have a line of
+ * it: LVM2 moves it from one to another that way. With cells of its own each of them would map a
+ * block, and lose what another wrote.
+ */
+struct dtm_traffic {
+	unsigned int users; /* lines; under engine */
+	struct dtm_cells cells;
+	struct dtm_flights flights;
+};
+
+/* A table's thin line. */
 struct dtm_thin {
 	struct list_head list; /* in pool->thins */
 	struct dtm_pool *pool;
@@ -284,8 +298,7 @@ struct dtm_thin {
 	struct dm_dev *pool_dev, *origin_dev;
 	struct dm_target *ti;
 	sector_t origin_sectors;
-	struct dtm_cells cells;
-	struct dtm_flights flights;
+	struct dtm_traffic *traffic;
 
 	spinlock_t lock;
 	bool requeue;                /* being suspended without flush: what waits goes back */
@@ -346,7 +359,8 @@ static inline bool dtm_gives_back(const struct dtm_thin *thin)
 void dtm_give_back(struct dtm_thin *thin);
 /* To be mapped by the worker, some time. */
 void dtm_defer(struct dtm_thin *thin, struct bio *bio);
-void dtm_defer_list(struct dtm_thin *thin, struct bio_list *bios);
+/* Those that waited for a cell, each by the line it came to. */
+void dtm_defer_list(struct bio_list *bios);
 /* To its place in a data block; counted as a flight. */
 void dtm_send(struct dtm_thin *thin, struct bio *bio, u64 block);
 void dtm_end_flight(struct dtm_io *io);

@@ -258,7 +258,7 @@ static void fill_from_shared(struct dtm_io *io, u64 old_block)
 	io->disk_zeroes = false;
 	/* The copy, and the end of reads that are on their way to the old block. */
 	dtm_begin_change(io, map_block_ready, 2);
-	if (dtm_flights_after(&io->thin->flights, &io->list))
+	if (dtm_flights_after(&io->thin->traffic->flights, &io->list))
 		dtm_awaited(io);
 	if (covers_block(pool, dtm_bio_of(io)))
 		overwrite(io);

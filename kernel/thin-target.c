@@ -17,6 +17,8 @@ static void free_thin(struct dm_target *ti, struct dtm_thin *thin)
 		dm_put_device(ti, thin->pool_dev);
 	if (thin->origin_dev)
 		dm_put_device(ti, thin->origin_dev);
+	if (thin->traffic && !thin->traffic->users)
+		kfree(thin->traffic);
 	kfree(thin);
 }
 
@@ -41,41 +43,41 @@ static int find_pool(struct dtm_thin *thin, struct dm_target *ti)
 	return 0;
 }
 
-/*
- * Is the device behind another mapped device, or another line of the same table? One table of the
- * same mapped device after the other is fine.
- */
-static bool in_use(const struct dtm_thin *thin)
+/* That of the other lines of the device, or the line's own. */
+static void share_traffic(struct dtm_thin *thin)
 {
-	const struct dm_table *table = thin->ti->table;
-	struct mapped_device *md = dm_table_get_md(thin->ti->table);
-	const struct dtm_thin *other;
+	struct dtm_thin *other;
 
-	list_for_each_entry(other, &thin->pool->thins, list)
-		if (other->device == thin->device &&
-		    (other->ti->table == table || dm_table_get_md(other->ti->table) != md))
-			return true;
-	return false;
+	list_for_each_entry(other, &thin->pool->thins, list) {
+		if (other->device == thin->device) {
+			kfree(thin->traffic);
+			thin->traffic = other->traffic;
+			break;
+		}
+	}
+	thin->traffic->users++;
 }
 
-/*
- * On the list of its pool, unless that is suspended. Cells and flights are those of one line of a
- * table: two of them with the same blocks would map a block twice, and lose what one wrote.
- */
+/* On the list of its pool, unless that is suspended. */
 static int enlist(struct dtm_thin *thin, struct dm_target *ti)
 {
 	struct dtm_pool *pool = thin->pool;
 	int r = 0;
 
+	thin->traffic = kzalloc(sizeof(*thin->traffic), GFP_KERNEL);
+	if (!thin->traffic) {
+		ti->error = "Out of memory";
+		return -ENOMEM;
+	}
+	dtm_cells_init(&thin->traffic->cells);
+	dtm_flights_init(&thin->traffic->flights);
 	dtm_engine_lock(pool);
 	spin_lock_irq(&pool->lock);
 	if (pool->gate_closing) {
 		ti->error = "The pool is suspended";
 		r = -EINVAL;
-	} else if (in_use(thin)) {
-		ti->error = "The thin device is in use by another mapped device, or another line";
-		r = -EBUSY;
 	} else {
+		share_traffic(thin);
 		list_add_tail(&thin->list, &pool->thins);
 	}
 	spin_unlock_irq(&pool->lock);
@@ -101,8 +103,6 @@ static int thin_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	}
 	thin->ti = ti;
 	INIT_LIST_HEAD(&thin->list);
-	dtm_cells_init(&thin->cells);
-	dtm_flights_init(&thin->flights);
 	spin_lock_init(&thin->lock);
 	bio_list_init(&thin->deferred);
 	INIT_LIST_HEAD(&thin->cells_todo);
@@ -169,6 +169,8 @@ static void thin_dtr(struct dm_target *ti)
 	spin_lock_irq(&thin->pool->lock);
 	list_del(&thin->list);
 	spin_unlock_irq(&thin->pool->lock);
+	if (--thin->traffic->users)
+		thin->traffic = NULL; /* another line's now */
 	dtm_engine_unlock(thin->pool);
 	free_thin(ti, thin);
 }
@@ -189,6 +191,22 @@ static int thin_endio(struct dm_target *ti, struct bio *bio, blk_status_t *statu
 
 /* ---- suspend and resume ------------------------------------------------------------------ */
 
+/* Flushes and writes with FUA that wait for a commit. */
+static void take_flushes(struct dtm_thin *thin, struct bio_list *bios)
+{
+	struct dtm_pool *pool = thin->pool;
+	struct bio_list all;
+	struct bio *bio;
+
+	bio_list_init(&all);
+	spin_lock_irq(&pool->lock);
+	bio_list_merge(&all, &pool->flushes);
+	bio_list_init(&pool->flushes);
+	while ((bio = bio_list_pop(&all)))
+		bio_list_add(dtm_io_of(bio)->thin == thin ? bios : &pool->flushes, bio);
+	spin_unlock_irq(&pool->lock);
+}
+
 void dtm_give_back(struct dtm_thin *thin)
 {
 	struct dtm_cell *cell, *more;
@@ -197,6 +215,7 @@ void dtm_give_back(struct dtm_thin *thin)
 	struct bio *bio;
 
 	bio_list_init(&bios);
+	take_flushes(thin, &bios);
 	spin_lock_irq(&thin->lock);
 	bio_list_merge(&bios, &thin->deferred);
 	bio_list_init(&thin->deferred);
@@ -211,8 +230,9 @@ void dtm_give_back(struct dtm_thin *thin)
 		list_del_init(&cell->list);
 		bio_list_init(&waiting);
 		io->holds = false;
-		dtm_cell_release(&thin->cells, cell, &waiting);
-		bio_list_merge(&bios, &waiting);
+		dtm_cell_release(&thin->traffic->cells, cell, &waiting);
+		/* In this moment those of this line are given back as well. */
+		dtm_defer_list(&waiting);
 		bio_list_add(&bios, dtm_bio_of(io));
 	}
 	while ((bio = bio_list_pop(&bios))) {

@@ -96,19 +96,12 @@ bool dtm_commit_is_awaited(struct dtm_pool *pool)
 	return waits;
 }
 
-static void commit_for_those_who_wait(struct dtm_pool *pool)
+void dtm_pool_commit_and_tell(struct dtm_pool *pool)
 {
 	struct bio_list flushes, completing;
 	struct bio *bio;
 	int r;
 
-	if (!pool->commit_wanted && !dtm_commit_is_awaited(pool) && !commit_is_due(pool))
-		return;
-	/* What a commit has to wait for ends by itself, and wakes the worker; others go on
-	 * meanwhile, but discards do not begin more of it. */
-	pool->commit_wanted = true;
-	if (atomic_read(&pool->passdowns))
-		return;
 	pool->commit_wanted = false;
 	bio_list_init(&flushes);
 	bio_list_init(&completing);
@@ -140,6 +133,17 @@ static void commit_for_those_who_wait(struct dtm_pool *pool)
 		spin_unlock_irq(&pool->lock);
 		dtm_pool_wake(pool);
 	}
+}
+
+static void commit_for_those_who_wait(struct dtm_pool *pool)
+{
+	if (!pool->commit_wanted && !dtm_commit_is_awaited(pool) && !commit_is_due(pool))
+		return;
+	/* What a commit has to wait for ends by itself, and wakes the worker; others go on
+	 * meanwhile, but discards do not begin more of it. */
+	pool->commit_wanted = true;
+	if (!atomic_read(&pool->passdowns))
+		dtm_pool_commit_and_tell(pool);
 }
 
 /* ---- a turn -------------------------------------------------------------------------------------
@@ -287,7 +291,7 @@ void dtm_pool_close_gate(struct dtm_pool *pool)
 	spin_lock_irq(&pool->lock);
 	pool->gate_closing = true;
 	list_for_each_entry(thin, &pool->thins, list)
-		dtm_flights_close(&thin->flights);
+		dtm_flights_close(&thin->traffic->flights);
 	spin_unlock_irq(&pool->lock);
 	/* A turn that did not see it yet is over after this. Then nothing begins any more; what has
 	 * begun may need the worker to end. */
@@ -296,7 +300,7 @@ void dtm_pool_close_gate(struct dtm_pool *pool)
 	wait_event(pool->idle, !atomic_read(&pool->busy) && !atomic_read(&pool->passdowns));
 	dtm_engine_lock(pool); /* flights end without it; devices come and go with it */
 	list_for_each_entry(thin, &pool->thins, list)
-		dtm_flights_drain(&thin->flights);
+		dtm_flights_drain(&thin->traffic->flights);
 	dtm_engine_unlock(pool);
 	spin_lock_irq(&pool->lock);
 	pool->gate_closed = true;
@@ -315,7 +319,7 @@ void dtm_pool_open_gate(struct dtm_pool *pool)
 	pool->gate_closing = false;
 	pool->gate_closed = false;
 	list_for_each_entry(thin, &pool->thins, list)
-		dtm_flights_open(&thin->flights);
+		dtm_flights_open(&thin->traffic->flights);
 	if (pool->work_noted)
 		queue_work(pool->queue, &pool->work);
 	pool->work_noted = false;

@@ -325,6 +325,34 @@ def merge(t, vg):
     vg.remove("pool")
 
 
+def thick_snapshot(t, vg):
+    """A snapshot with a size, which has its own space beside the pool: LVM2 moves the volume below another device
+    while it is in use, and back."""
+    vg.pool("pool")
+    vg.thin("v", "pool")
+    writes("v", (0, 4, 1))
+    writing = thin.Background(writes, "v", (16, 8, 2))
+    vg.sh("lvcreate", "-q", "-y", "-s", "-L", "16m", "-n", "s", f"{NAME}/v")
+    t.equal(writing.ended(60), 0, "a write meanwhile")
+    t.equal(thin.Device.made_by_others(t, f"{NAME}-v-real").table().kind, "thin", "what is below the volume")
+    writes("v", (2, 4, 3))
+    holds(t, "s", (0, 4, 1), (4, 2, 0))
+    holds(t, "v", (0, 2, 1), (2, 4, 3), (16, 8, 2))
+    writes("s", (0, 1, 4))
+    holds(t, "v", (0, 2, 1))
+    vg.again()
+    holds(t, "s", (0, 1, 4), (1, 3, 1), (4, 2, 0))
+    holds(t, "v", (0, 2, 1), (2, 4, 3), (16, 8, 2))
+    writing = thin.Background(writes, "v", (24, 8, 5))
+    vg.remove("s")
+    t.equal(writing.ended(60), 0, "a write meanwhile")
+    holds(t, "v", (0, 2, 1), (2, 4, 3), (16, 8, 2), (24, 8, 5))
+    t.equal(thin.Device.made_by_others(t, f"{NAME}-v").table().kind, "thin", "the volume afterwards")
+    t.equal(vg.state("pool").data_used, (6 + 16) * 16, "blocks in use")
+    vg.check("pool")
+    vg.remove("v", "pool")
+
+
 def external(t, vg):
     """A volume outside of the pool becomes the origin of volumes in it, and is never written."""
     vg.pool("pool")
@@ -594,7 +622,7 @@ def autoextend(t, vg):
         vg.remove("pool")
 
 
-PARTS = (create, of_volumes, snapshots, merge, external, sizes, trim, settings, repair, needs_check, autoextend)
+PARTS = (create, of_volumes, snapshots, merge, thick_snapshot, external, sizes, trim, settings, repair, needs_check, autoextend)
 
 
 def run(t):

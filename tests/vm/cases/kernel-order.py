@@ -199,20 +199,48 @@ def each_block_once(t):
 
 # ---- who may have a device -----------------------------------------------------------------------
 
-def one_name(t):
-    """A thin device is behind one mapped device; a pool's metadata is not its data."""
+def names(t):
+    """A thin device by two names at once, as LVM2 has it on the way to a snapshot of its own kind: what one
+    writes is there by the other, and no block is mapped twice. A pool's metadata is not its data."""
     meta, data = disks(t)
     pool = thin.Pool(t, meta, data)
     vol = pool.make(0, 16 * MIB)
-    t.equal(thin.error_of(pool.thin, 0, 16 * MIB, "twice"), errno.EBUSY, "the same thin device by another name")
-    two = thin.Device(t, "two-lines")
-    pool.message("create_thin 1")
-    halves = [thin.Target(start, 8192, "thin", f"{pool.path} 1") for start in (0, 8192)]
-    t.equal(thin.error_of(two.load, *halves), errno.EBUSY, "the same thin device in two lines of a table")
-    two.load(halves[0])
-    two.resume()
+    other = pool.thin(0, 16 * MIB, "other")
+    both = (vol, other)
+
+    def at_once(seed):
+        """Each of 16 blocks, by both, in different parts of it: the first to come maps it, or copies it."""
+        slow_writes(data, 30)
+        writers = [thin.Background(thin.write, both[number % 2], block * 128 + number * 8, bytes([seed + number]) * 4096)
+                   for block in range(16) for number in range(4)]
+        t.equal([writer.ended() for writer in writers], [0] * 64, "writes by both names")
+        data.heal()
+        for device in both:
+            for block in range(16):
+                for number in range(4):
+                    t.equal(thin.read(device, block * 128 + number * 8, 8), bytes([seed + number]) * 4096,
+                            f"block {block}, part {number}, by {device.name}")
+
+    at_once(1)
+    t.equal(pool.state(flush=True).data_used, 16, "data blocks in use")
+    vol.suspend()
+    pool.message("create_snap 1 0")
+    vol.resume()
+    at_once(11)
+    t.equal(pool.state(flush=True).data_used, 32, "data blocks in use, the snapshot's among them")
+    thin.discard(other, 0, 128)
+    t.equal(thin.read(vol, 0, 128), bytes(KIB64), "what was discarded by the other name")
+    # One of them goes while the other is written to.
+    write = thin.Background(thin.write, vol, 40 * 128, b"\5" * 32768)
+    other.remove()
+    t.equal(write.ended(), 0, "the write meanwhile")
+    t.equal(thin.read(vol, 40 * 128, 64), b"\5" * 32768, "what it wrote")
+    # Two lines of one table: both are the beginning of it.
+    two = thin.Device.of(t, "two-lines", *(thin.Target(start, 8192, "thin", f"{pool.path} 0") for start in (0, 8192)))
+    thin.write(two, 8192 + 50 * 128, b"\6" * 4096)
+    t.equal(thin.read(two, 50 * 128, 8), b"\6" * 4096, "what was written in the second line")
     two.remove()
-    # Another table of the same mapped device is fine.
+    # Another table of the same mapped device.
     vol.swap(vol.table())
     thin.fill(vol, 0, 1, 1)
     vol.remove()
@@ -264,7 +292,16 @@ def interrupted_suspend(t):
                 file.write(block % 64 * 128, bytes([block % 251]) * 512)
                 block += 1
 
-    writers = [thin.Background(hammer) for _ in range(4)]
+    def hammer_durable(first):
+        block = first
+        with thin.File(vol.path) as file:
+            while not stop:
+                file.write(block % 64 * 128, bytes([block % 251]) * 512)
+                file.flush()
+                file.discard(block % 64 * 128, 128)
+                block += 1
+
+    writers = [thin.Background(hammer) for _ in range(4)] + [thin.Background(hammer_durable, 64 + n) for n in range(2)]
     for _ in range(20):
         pool.suspend(flush=False)
         vol.suspend(flush=False)
@@ -272,14 +309,14 @@ def interrupted_suspend(t):
         vol.resume()
         pool.resume()
     stop.append(True)
-    t.equal([writer.ended() for writer in writers], [0] * 4, "writers")
+    t.equal([writer.ended() for writer in writers], [0] * 6, "writers")
     end(pool, vol)
 
 
 PARTS = {
     "commit_waits_for_discards": commit_waits_for_discards, "flush_during_discard": flush_during_discard,
     "copy_before_discard": copy_before_discard, "room_by_commit": room_by_commit,
-    "each_block_once": each_block_once, "one_name": one_name,
+    "each_block_once": each_block_once, "names": names,
     "interrupted_suspend": interrupted_suspend,
 }
 
