@@ -159,6 +159,10 @@ static int carry_out(struct dtm_pool *pool, unsigned int i, char **argv)
 		}
 	}
 	r = messages[i].fn(pool, argv);
+	/* Refused, for it may take from half of the reserve only: what was replaced, but is not
+	 * given back yet, may be all there is. */
+	if (dtm_pool_commit_for_room(pool, r))
+		r = messages[i].fn(pool, argv);
 	if (messages[i].changes_metadata && !r)
 		r = dtm_pool_commit(pool);
 	if (r)

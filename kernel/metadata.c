@@ -44,11 +44,11 @@
  *    So 448 blocks for the largest metadata, of a reserve of 4096; for the smallest pools a
  *    handful, of a tenth.
  * 3. The last change that began took from the reserve too. Allocating needs all of the reserve to
- *    be there; what follows it, and what frees, half. The largest that can be thought of is the
- *    first write to a block that shares every node with many snapshots: up to 5 levels shadowed,
- *    each counting 252 children once more, which are as many counts in as many bitmaps or, above 2
- *    uses, leaves of the tree of large counts. That is up to 2000 blocks; of those that happen,
- *    hardly any takes 20.
+ *    be there; what follows it, what frees, and more data space, half. The largest that can be
+ * thought of is the first write to a block that shares every node with many snapshots: up to 5
+ * levels shadowed, each counting 252 children once more, which are as many counts in as many
+ * bitmaps or, above 2 uses, leaves of the tree of large counts. That is up to 2000 blocks; of those
+ * that happen, hardly any takes 20.
  * 4. Where the reserve does not cover 3., the change fails as a whole with -ENOSPC when the last
  *    block is gone, and is taken back with its transaction. That allocates nothing, nor does
  *    recording needs_check: the superblock has its place.
@@ -948,7 +948,7 @@ static u64 cost_of_data(u64 from, u64 to)
 
 int dtm_metadata_resize_data(struct dtm_metadata *m, u64 blocks)
 {
-	u64 now, free;
+	u64 now, free, keep;
 	int r;
 
 	r = dtm_md_begin(m, DTM_MD_ROOM_ANY);
@@ -961,8 +961,10 @@ int dtm_metadata_resize_data(struct dtm_metadata *m, u64 blocks)
 		DMERR("%pg: %llu data blocks cannot become %llu", m->bdev, now, blocks);
 		return dtm_md_unchanged(m, -EINVAL);
 	}
+	/* As what frees space: a pool that is out of both needs either. */
+	keep = m->reserve / 2;
 	free = dtm_sm_free(m->metadata_sm);
-	if (free <= m->reserve || free - m->reserve < cost_of_data(now, blocks)) {
+	if (free <= keep || free - keep < cost_of_data(now, blocks)) {
 		DMERR("%pg: not enough metadata for %llu data blocks: grow the metadata first",
 		      m->bdev, blocks);
 		return dtm_md_unchanged(m, -ENOSPC);

@@ -256,6 +256,28 @@ static void pool_postsuspend(struct dm_target *ti)
 	dtm_engine_unlock(pool);
 }
 
+/*
+ * A pool that did not grow is better than one that stays suspended, with all that waits for it. So
+ * what stands in the way is said, and the resume goes on; but not where that would be with less
+ * space than there was.
+ */
+static int grow_result(struct dtm_pool *pool, const char *what, u64 from, u64 to, int r)
+{
+	if (!r)
+		return 0;
+	if (r == -ENOSPC && !dtm_metadata_must_abort(pool->metadata)) {
+		DMWARN("%s: %s is not grown from %llu to %llu blocks: too little metadata is left",
+		       dm_device_name(pool->md), what, from, to);
+		return 0;
+	}
+	if (dtm_mode_may_change(pool->mode) && !dtm_metadata_needs_check(pool->metadata))
+		return r;
+	DMWARN("%s: %s is not grown from %llu to %llu blocks: it is read-only%s",
+	       dm_device_name(pool->md), what, from, to,
+	       dtm_metadata_needs_check(pool->metadata) ? ", and needs_check is set" : "");
+	return 0;
+}
+
 /* The size the table asks for. It may be shorter only where it was live when the pool was grown by
  * a message: then it says what was once. */
 static int grow_data(struct dtm_pool *pool, struct dtm_pool_line *line)
@@ -274,13 +296,9 @@ static int grow_data(struct dtm_pool *pool, struct dtm_pool_line *line)
 		return -EINVAL;
 	}
 	r = dtm_pool_grow_data(pool, blocks);
-	if (r == -EPERM) {
-		DMWARN("%s: the pool is not grown from %llu to %llu blocks: it is read-only%s",
-		       dm_device_name(pool->md), sizes.data_blocks, blocks,
-		       dtm_metadata_needs_check(pool->metadata) ? ", and needs_check is set" : "");
-		return 0;
-	}
-	return r ? r : dtm_pool_commit(pool);
+	if (!r)
+		r = dtm_pool_commit(pool);
+	return grow_result(pool, "data space", sizes.data_blocks, blocks, r);
 }
 
 static int grow_metadata(struct dtm_pool *pool)
@@ -297,15 +315,7 @@ static int grow_metadata(struct dtm_pool *pool)
 		return -EINVAL;
 	}
 	r = dtm_pool_grow_metadata(pool, blocks);
-	if (r == -ENOSPC && !dtm_metadata_must_abort(pool->metadata))
-		return 0; /* so little more that it cannot be written down */
-	if (r == -EPERM) {
-		DMWARN("%s: the metadata is not grown from %llu to %llu blocks: it is read-only%s",
-		       dm_device_name(pool->md), sizes.metadata_blocks, blocks,
-		       dtm_metadata_needs_check(pool->metadata) ? ", and needs_check is set" : "");
-		return 0;
-	}
-	return r;
+	return grow_result(pool, "metadata", sizes.metadata_blocks, blocks, r);
 }
 
 static int pool_preresume(struct dm_target *ti)
@@ -335,9 +345,9 @@ static int pool_preresume(struct dm_target *ti)
 		dtm_pool_set_marks(pool); /* what is low is told again after a resume */
 		dtm_pool_resume_mode(pool);
 	}
-	r = grow_data(pool, line);
+	r = grow_metadata(pool); /* first: more data space needs some */
 	if (!r)
-		r = grow_metadata(pool);
+		r = grow_data(pool, line);
 	dtm_engine_unlock(pool);
 	return r;
 }

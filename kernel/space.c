@@ -163,6 +163,8 @@ int dtm_pool_grow_data(struct dtm_pool *pool, u64 blocks)
 	if (blocks == sizes.data_blocks)
 		return 0;
 	r = dtm_metadata_resize_data(pool->metadata, blocks);
+	if (dtm_pool_commit_for_room(pool, r))
+		r = dtm_metadata_resize_data(pool->metadata, blocks);
 	if (r) {
 		dtm_pool_change_failed(pool, "grow the data space", r);
 		return r;

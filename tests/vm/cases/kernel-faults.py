@@ -258,6 +258,50 @@ def metadata_mark_under_load(t):
     end(pool, vol)
 
 
+def no_room_to_grow(t):
+    """More data space needs metadata to write that down: without, the pool goes on as it is, and with more
+    metadata in the same resume it grows."""
+    meta, data = disks(t, meta=256 << 10, data=256 * MIB)
+    pool = thin.Pool(t, meta, data, sectors=64 * 128)
+    vol = pool.make(0, 16 * MIB)
+    thin.fill(vol, 0, 4, 1)
+    number = 1
+    while not thin.error_of(pool.message, f"create_thin {number}"):
+        number += 1
+    pool.change(sectors=4000 * 128)
+    state = pool.state()
+    t.equal((pool.info().suspended, state.mode, state.needs_check, state.data_total), (False, "rw", False, 64),
+            "after a resume that could not grow it")
+    t.check("data space is not grown from 64 to 4000 blocks: too little metadata is left" in tm.sh(["dmesg"]).out, "the log says so")
+    sure(t, thin.error_of(pool.message, "grow_data 4000"), "ENOSPC", "the message")
+    t.equal(thin.read(vol, 0, 4), b"\1" * 2048, "what was written")
+    meta.resize(MIB)
+    pool.change(sectors=4000 * 128)
+    state = pool.state()
+    t.equal((state.mode, state.metadata_total, state.data_total), ("rw", 256, 4000), "grown, both in one resume")
+    end(pool, vol)
+
+
+def growth_not_committed(t):
+    """The metadata device takes no more writes when the pool is grown: it comes up, read-only."""
+    for what in ("data", "metadata"):
+        meta, data = disks(t, meta=MIB)
+        pool = thin.Pool(t, meta, data, sectors=64 * 128)
+        vol = pool.make(0, 16 * MIB)
+        thin.fill(vol, 0, 4, 1)
+        thin.flush(vol)
+        if what == "metadata":
+            meta.resize(2 * MIB)
+        meta.fail("error_writes")
+        pool.change(sectors=128 * 128 if what == "data" else 64 * 128)
+        state = pool.state()
+        t.equal((pool.info().suspended, state.mode, state.needs_check), (False, "ro", True), f"{what} grown")
+        t.equal(thin.read(vol, 0, 4), b"\1" * 2048, "what was written")
+        meta.heal()
+        tm.wait_for(lambda meta=meta: thin.flags(meta) & 1, 20, "needs_check on the device")
+        end(pool, vol, clean=False)
+
+
 # ---- data that runs out --------------------------------------------------------------------------
 
 def out_of_data(t):
@@ -792,7 +836,8 @@ PARTS = {
     "mode_over_suspend": mode_over_suspend, "marks": marks, "out_of_data": out_of_data,
     "full_then_broken": full_then_broken,
     "failed_tables": failed_tables,
-    "metadata_mark": metadata_mark, "metadata_mark_under_load": metadata_mark_under_load,
+    "metadata_mark": metadata_mark, "no_room_to_grow": no_room_to_grow,
+    "growth_not_committed": growth_not_committed, "metadata_mark_under_load": metadata_mark_under_load,
     "full_metadata, small": lambda t: full_metadata(t, 256 << 10),
     "metadata_errors, no writes": lambda t: metadata_errors(t, "error_writes"),
     "metadata_errors, nothing": lambda t: metadata_errors(t, "error"),
