@@ -122,7 +122,8 @@ struct dtm_metadata {
 	union dtm_superblock_image *next;      /* room for another */
 	bool doubtful; /* a commit failed that may have replaced the superblock on the device */
 	bool broken;
-	bool wanted; /* a look-up that could not wait missed something; also without the lock */
+	bool detached; /* nobody keeps the device open; broken as well */
+	bool wanted;   /* a look-up that could not wait missed something; also without the lock */
 	bool read_only;
 	bool needs_check;
 	bool needs_check_unwritten;

@@ -288,6 +288,33 @@ static int load(struct dtm_metadata *m)
 }
 
 /*
+ * What others wrote while nobody kept the device open (a repair, a check that took needs_check
+ * away) must not be written over with what is remembered here.
+ */
+static int attach(struct dtm_metadata *m)
+{
+	struct dtm_superblock *there = &m->next->sb;
+	const struct dtm_superblock *known = &m->committed->sb;
+	int r;
+
+	r = dtm_superblock_read(m->bm, m->next);
+	if (r)
+		return r;
+	/* The checksum in memory is not kept up; of these two it is not known what is there. */
+	there->checksum = known->checksum;
+	if (m->needs_check_unwritten)
+		there->flags = known->flags;
+	if (!m->doubtful && memcmp(m->next, m->committed, sizeof(*m->committed))) {
+		DMERR_LIMIT("%pg: the metadata was changed while the pool was not there: take the "
+			    "pool down with all its devices, then make it again",
+			    m->bdev);
+		return -ESTALE;
+	}
+	m->detached = false;
+	return 0;
+}
+
+/*
  * Reads the committed metadata again. Whether or not that works, the transaction there was is
  * gone.
  */
@@ -309,7 +336,9 @@ static int reload(struct dtm_metadata *m)
 	if (m->read_only)
 		dm_bm_set_read_only(m->bm);
 
-	r = load(m);
+	r = m->detached ? attach(m) : 0;
+	if (!r)
+		r = load(m);
 	m->broken = r != 0;
 	begin_transaction(m);
 	return r;
@@ -564,6 +593,8 @@ static int end_doubt(struct dtm_metadata *m)
 
 	if (!m->doubtful)
 		return 0;
+	if (m->detached)
+		return -EIO;
 	if (bdev_read_only(m->bdev))
 		return -EROFS;
 	r = dtm_superblock_write(m->bm, m->committed);
@@ -610,6 +641,7 @@ void dtm_metadata_detach(struct dtm_metadata *m)
 	dtm_md_lock(m);
 	unload(m);
 	m->broken = true;
+	m->detached = true;
 	/* So that nothing is left that would be written some time, or be taken for what is there.
 	 */
 	dm_block_manager_reset(m->bm);
@@ -641,7 +673,12 @@ int dtm_metadata_set_needs_check(struct dtm_metadata *m)
 		m->needs_check_unwritten = true;
 		*m->next = *m->committed;
 		m->next->sb.flags |= flag;
-		r = bdev_read_only(m->bdev) ? -EROFS : dtm_superblock_write(m->bm, m->next);
+		if (m->detached)
+			r = -EIO;
+		else if (bdev_read_only(m->bdev))
+			r = -EROFS;
+		else
+			r = dtm_superblock_write(m->bm, m->next);
 		if (!r)
 			next_is_committed(m);
 		else if (!told)

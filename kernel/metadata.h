@@ -85,7 +85,10 @@ bool dtm_metadata_must_abort(struct dtm_metadata *m);
  */
 int dtm_metadata_abort(struct dtm_metadata *m);
 
-/* Tries to read the committed metadata again where it is broken; 0 where it is not (any more). */
+/*
+ * Tries to read the committed metadata again where it is broken; 0 where it is not (any more).
+ * -ESTALE: it was detached, and others changed it since.
+ */
 int dtm_metadata_mend(struct dtm_metadata *m);
 bool dtm_metadata_is_broken(struct dtm_metadata *m);
 

@@ -147,12 +147,18 @@ void dtm_pool_change_failed(struct dtm_pool *pool, const char *what, int err)
 		dtm_pool_metadata_failed(pool, what, err);
 }
 
-void dtm_pool_mend(struct dtm_pool *pool)
+int dtm_pool_mend(struct dtm_pool *pool)
 {
+	int r = 0;
+
 	lockdep_assert_held(&pool->engine);
-	if (dtm_metadata_is_broken(pool->metadata) && !dtm_metadata_mend(pool->metadata))
-		DMINFO("%s: metadata can be read again", dm_device_name(pool->md));
+	if (dtm_metadata_is_broken(pool->metadata)) {
+		r = dtm_metadata_mend(pool->metadata);
+		if (!r)
+			DMINFO("%s: metadata can be read again", dm_device_name(pool->md));
+	}
 	if (dtm_metadata_needs_check_unwritten(pool->metadata) &&
 	    !dtm_metadata_set_needs_check(pool->metadata))
 		DMINFO("%s: needs_check is written", dm_device_name(pool->md));
+	return r;
 }

@@ -327,7 +327,11 @@ static int pool_preresume(struct dm_target *ti)
 
 	dtm_engine_lock(pool);
 	if (pool->line != line) {
-		dtm_pool_mend(pool); /* detached, if there was no line for a while */
+		r = dtm_pool_mend(pool); /* detached, if there was no line for a while */
+		if (r == -ESTALE) {
+			dtm_engine_unlock(pool);
+			return r;
+		}
 		/* What a message changed since the suspend: in another mode it may have to stay
 		 * undone. */
 		(void)dtm_pool_commit(pool);

@@ -228,8 +228,8 @@ void dtm_pool_metadata_failed(struct dtm_pool *pool, const char *what, int err);
  * nothing. */
 void dtm_pool_change_failed(struct dtm_pool *pool, const char *what, int err);
 /* Tries what could not be done when it should have been: reading the metadata again, writing
- * needs_check. */
-void dtm_pool_mend(struct dtm_pool *pool);
+ * needs_check. An error: the metadata cannot be read yet, see dtm_metadata_mend(). */
+int dtm_pool_mend(struct dtm_pool *pool);
 
 /* ---- space; under engine ------------------------------------------------------------------------
  */

@@ -232,7 +232,7 @@ static void take_turn(struct dtm_pool *pool)
 	wait_event_timeout(pool->idle, !dtm_engine_is_wanted(pool), ENGINE_LEFT_TO_OTHERS);
 	mutex_lock(&pool->engine);
 	dtm_metadata_prefetch(pool->metadata);
-	dtm_pool_mend(pool);
+	(void)dtm_pool_mend(pool);
 	more = !finish_ready(pool);
 	spin_lock_irq(&pool->lock);
 	closing = pool->gate_closing;

@@ -814,6 +814,26 @@ def replaced(t):
     sure(t, waiting.ended(), "success", "a write meanwhile, in the end")
     t.equal(pool.mode(), "rw", "the pool, back again")
     t.equal(thin.read(vol, 0, 6 * 128), b"\1" * KIB64 + b"\2" * 5 * KIB64, "the data")
+    # Metadata that others changed meanwhile is not written over with what the pool remembers.
+    thin.flush(vol)
+    pool.load(thin.Target(0, line.sectors, "error", ""))
+    pool.suspend(flush=False)
+    pool.resume()
+    dump = t.scratch / "dump"
+    tm.sh(["thin_dump", meta.path, "-o", dump])
+    dump.write_text(dump.read_text().replace('transaction="0"', 'transaction="7"', 1))
+    tm.sh(["thin_restore", "-i", dump, "-o", meta.path])
+    sure(t, thin.error_of(pool.swap, line), "ESTALE", "the pool, with other metadata")
+    t.check("the metadata was changed while the pool was not there" in tm.sh(["dmesg"]).out, "the log says why")
+    vol.load(thin.Target(0, 32768, "error", ""))
+    vol.suspend(flush=False)
+    vol.resume()
+    vol.remove()
+    pool.remove()
+    pool = thin.Pool(t, meta, data)
+    t.equal(pool.state().transaction_id, 7, "made again, it has what was written")
+    vol = pool.thin(0, 16 * MIB)
+    t.equal(thin.read(vol, 0, 6 * 128), b"\1" * KIB64 + b"\2" * 5 * KIB64, "the data")
     end(pool, vol)
 
 
