@@ -402,6 +402,9 @@ int tm_parts_load_linear(struct tm_core *core, const struct tm_pool_record *pool
  */
 int tm_parts_grow_pool(struct tm_core *core, const struct tm_pool_record *pool, uint64_t data_bytes,
 		       uint64_t metadata_bytes, uint64_t mark_bytes, struct tm_error *err);
+/* Where free metadata lets the kernel speak up, in blocks of 4 KiB; the same. */
+int tm_parts_mark_metadata(struct tm_core *core, const struct tm_pool_record *pool, uint64_t blocks,
+			   struct tm_error *err);
 /*
  * Grow the file of a part to @bytes, and see that the linear device on it is as long: that of
  * metadata exactly, that of data at least, which as a rule it is already.

@@ -119,8 +119,11 @@ static void decide_metadata(struct look *l)
 		.used_blocks = l->last.metadata_used,
 		.total_blocks = l->last.metadata_total,
 		.reserve_blocks = p->metadata_reserve_bytes / TM_METADATA_BLOCK,
-		.kernel_low_water_blocks =
-			l->last.metadata_low_water_valid ? l->last.metadata_low_water : 0,
+		/* Our own target has it from us. */
+		.kernel_low_water_blocks = !l->core->system.target_grows &&
+							   l->last.metadata_low_water_valid
+						   ? l->last.metadata_low_water
+						   : 0,
 		.limit_blocks = TM_METADATA_MAX_BYTES / TM_METADATA_BLOCK,
 		.backing_free_bytes = l->backing_free_bytes,
 		.rate_bytes_per_sec = tm_rate_get(&l->metadata.rate, tm_now_monotonic_usec()),
@@ -155,6 +158,29 @@ static void take_sizes(struct look *l)
 	p->metadata_bytes = tm_sat_mul(l->last.metadata_total, TM_METADATA_BLOCK);
 	p->metadata_reserve_bytes = under_meta > p->metadata_bytes ? under_meta - p->metadata_bytes
 								   : 0;
+}
+
+/*
+ * Our own target speaks up at the mark it is given; mainline's has a rule of its own. It is given
+ * anew when it should be higher, or is much too high: the part of it that follows the rate of
+ * writing falls all the time. Where that fails the rule is what remains, as with mainline's.
+ */
+static void give_metadata_mark(struct look *l)
+{
+	const struct tm_extend_plan *plan = &l->metadata.plan;
+	uint64_t want = l->metadata.to_bytes > l->metadata.from_bytes ? plan->new_mark_blocks
+								      : plan->mark_blocks;
+	uint64_t now = l->last.metadata_low_water;
+	struct tm_error err = { 0 };
+
+	if (!l->core->system.target_grows || !l->last.metadata_low_water_valid || !want ||
+	    l->last.failed || (now >= want && now <= want + want / 4))
+		return;
+	if (tm_parts_mark_metadata(l->core, &l->record, want, &err) < 0)
+		tm_log(LOG_DEBUG, "The metadata mark of pool %s is the kernel's own: %s",
+		       l->record.name, err.detail);
+	else
+		l->last.metadata_low_water = want;
 }
 
 /* Larger sizes, and a mark, go live. Metadata of 0 bytes: it does not grow. */
@@ -308,6 +334,7 @@ static void work(struct look *l, uint64_t began)
 			if (!l->loss_unrecorded && extend(l, began) < 0 && !l->extend_error.code)
 				(void)tm_error_set(&l->extend_error, TM_ERR_INTERNAL, EIO,
 						   "Extending pool %s failed.", p->name);
+			give_metadata_mark(l);
 		}
 		if (l->ask_ring)
 			tm_ring_ask(l->core, p->name, l->ring_since, &l->ring);
@@ -367,7 +394,8 @@ static void retry_by(struct tm_pool *pool, uint64_t at_usec)
  * a reserve of its own (a tenth, at most 4 MiB) off what it tells to be free, but not off its mark
  * (a quarter, at most 4 MiB), so of 40 MiB or more its only word is that nothing is left. So a look
  * is due when the mark may be reached at the fastest rate seen; ever later while nothing grows,
- * but near the mark within ten seconds.
+ * but near the mark within ten seconds. Our own target has been given the mark, and counts both
+ * alike.
  */
 static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
 {
@@ -379,6 +407,9 @@ static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
 			  pool->status.metadata_used != l->last.metadata_used;
 	uint64_t room, ahead_usec;
 
+	if (pool->core->system.target_grows && l->last.metadata_low_water_valid &&
+	    l->last.metadata_low_water >= mark)
+		return 0;
 	if (l->last.failed || l->metadata.plan.verdict != TM_EXTEND_NOT_NEEDED || !rate ||
 	    !pool->record.policy.metadata.enabled ||
 	    l->last.metadata_total - l->last.metadata_used < mark)

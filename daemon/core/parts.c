@@ -885,6 +885,12 @@ int tm_parts_grow_pool(struct tm_core *core, const struct tm_pool_record *pool, 
 	return r;
 }
 
+int tm_parts_mark_metadata(struct tm_core *core, const struct tm_pool_record *pool, uint64_t blocks,
+			   struct tm_error *err)
+{
+	return pool_message(core, pool, "set_metadata_low_water", blocks, err);
+}
+
 int tm_parts_write_descriptor(struct tm_core *core, const struct tm_uuid *pool,
 			      struct tm_error *err)
 {

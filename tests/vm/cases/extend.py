@@ -225,6 +225,29 @@ def exact_mark(t):
     t.log(f"a tie: {took:.1f} ms by the kernel's event; one without an event: by the next sample")
 
 
+def metadata_mark(t):
+    """Our target is given the mark of metadata, and speaks up there; nobody has to come and look."""
+    if target.current() != "ours":
+        return
+    marked = lambda: int(tm.thin_status("meta:_pool").line.split()[-1])  # noqa: E731
+    pools.create(t, "meta", 64, metadata_size=256 * 1024,
+                 policy={"sample_seconds": 3600, "metadata": {"low_water_percent": 40, "step_min": 256 * 1024}})
+    tm.wait_for(lambda: marked() == 26, 10, "the mark of 64 blocks")
+    before, number = pools.last_seq(), 1000
+    while (status := tm.thin_status("meta:_pool")).metadata_total == 64 and number < 1064:
+        t.check(status.metadata_used < 64, "it never runs out")
+        tm.sh(["dmsetup", "message", "meta:_pool", "0", f"create_thin {number}"])
+        number += 1
+    event = pools.wait_event("extended", before, 10, pool="meta")
+    t.equal((event["data"]["space"], event["data"]["reason"]), ("metadata", "low-water"), "what was extended")
+    t.check(event["data"].get("kernel_usec", 0) > 0, f"since the kernel's own event: {event['data']}")
+    total = tm.thin_status("meta:_pool").metadata_total
+    tm.wait_for(lambda: marked() == -(-total * 40 // 100), 10, f"the mark of {total} blocks")
+    for made in range(1000, number):
+        tm.sh(["dmsetup", "message", "meta:_pool", "0", f"delete {made}"])
+    pools.destroy("meta")
+
+
 def the_mark(t):
     """The mark outlasts an extension at the rate seen, is never under the percentage or over half."""
     for name in ("tie",):
@@ -557,7 +580,7 @@ def run(t):
     t.defer(stream.close)
     tm.wait_for(bus.listening, 15, "busctl listening")
     began = time.monotonic()
-    for part in (fast_writer, nothing_suspended, exact_mark, the_mark, by_hand, at_maximum, room_made, no_backing,
+    for part in (fast_writer, nothing_suspended, exact_mark, metadata_mark, the_mark, by_hand, at_maximum, room_made, no_backing,
                  unseen, sparse):
         part(t)
         t.log(f"{part.__name__}: {time.monotonic() - began:.1f} s")
