@@ -187,6 +187,18 @@ void dtm_md_setup_trees(struct dtm_metadata *m);
 int dtm_md_lookup(struct dtm_metadata *m, struct dm_btree_info *tree, u64 root, u64 key, bool wait,
 		  void *value_le);
 
+struct dtm_entry {
+	u64 key;
+	__le64 value;
+};
+/*
+ * What follows a key in its leaf, at most so much, of a tree of values of 8 bytes. The key was just
+ * found there by a look-up, with the lock held since: that has read the leaf, and checked it.
+ * Answers how much it is; 0 where that is not known.
+ */
+unsigned int dtm_md_rest_of_leaf(struct dtm_metadata *m, u64 root, u64 key, struct dtm_entry *ret,
+				 unsigned int most);
+
 /* ---- space maps, by their methods -------------------------------------------------------- */
 
 static inline u64 dtm_sm_blocks(struct dm_space_map *sm)

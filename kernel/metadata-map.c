@@ -10,6 +10,8 @@
 
 /* How many blocks are gone through before the lock is let go: some ten milliseconds. */
 #define BLOCKS_AT_ONCE 8192
+/* So many that follow in a leaf are taken from it without looking each up. */
+#define NEIGHBOURS 32
 
 static u64 mapping_block(__le64 value)
 {
@@ -227,21 +229,50 @@ static int find_first(struct dtm_device *d, u64 begin, u64 end, struct dtm_run *
 	return 0;
 }
 
-/* Makes the run longer, as far as end. -ENODATA: it ends here. */
+/* Does it go on with the block that is next in the device? */
+static bool goes_on(const struct dtm_device *d, const struct dtm_run *run, __le64 value)
+{
+	return mapping_block(value) - run->block == run->virtual_end - run->virtual_begin &&
+	       is_shared(d, value) == run->shared;
+}
+
+/*
+ * Makes the run, whose last block was just looked up, longer, as far as end. -ENODATA: it ends
+ * here.
+ */
 static int extend_run(struct dtm_device *d, u64 end, struct dtm_run *run)
 {
+	struct dtm_entry next[NEIGHBOURS];
+	unsigned int n, i;
 	__le64 value;
 	int r;
 
-	for (; run->virtual_end < end; run->virtual_end++) {
+	while (run->virtual_end < end) {
+		n = dtm_md_rest_of_leaf(d->m, d->root, run->virtual_end - 1, next, NEIGHBOURS);
+		for (i = 0; i < n && run->virtual_end < end; i++, run->virtual_end++)
+			if (next[i].key != run->virtual_end || !goes_on(d, run, next[i].value))
+				return -ENODATA;
+		if (n)
+			continue;
+		/* The first of another leaf. */
 		r = dm_btree_lookup(&d->m->device_tree, d->root, &run->virtual_end, &value);
 		if (r)
 			return r;
-		if (mapping_block(value) - run->block != run->virtual_end - run->virtual_begin ||
-		    is_shared(d, value) != run->shared)
+		if (!goes_on(d, run, value))
 			return -ENODATA;
+		run->virtual_end++;
 	}
 	return 0;
+}
+
+/* The lock was let go meanwhile: what is cached may have been read anew, and not been checked. */
+static int look_again(struct dtm_device *d, const struct dtm_run *run)
+{
+	const u64 last = run->virtual_end - 1;
+	u64 key = last;
+	__le64 value;
+
+	return dm_btree_lookup(&d->m->device_tree, d->root, &key, &value);
 }
 
 int dtm_device_find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run *ret)
@@ -279,6 +310,9 @@ int dtm_device_find_run(struct dtm_device *d, u64 begin, u64 end, struct dtm_run
 			ret->shared = true;
 			break;
 		}
+		r = look_again(d, ret);
+		if (r)
+			break;
 	}
 	up_read(&m->lock);
 	return r == -ENODATA ? 0 : r;
@@ -460,6 +494,21 @@ static void collect_dec(void *context, const void *values, unsigned int n)
 	add_uses(context, values, n);
 }
 
+/* One that is known to be there. */
+static int remove_one(struct dtm_device *d, struct dm_btree_info *info, u64 *root, u64 at)
+{
+	dm_block_t new_root;
+	int r;
+
+	r = dm_btree_remove(info, *root, &at, &new_root);
+	if (r)
+		return r;
+	*root = new_root;
+	if (d->now.mapped_blocks)
+		WRITE_ONCE(d->now.mapped_blocks, d->now.mapped_blocks - 1);
+	return 0;
+}
+
 /*
  * One by one, each found first, so that any error of removing it is one: the kernel's function for
  * several takes a sector that cannot be read (-ENODATA) for the end of them, and leaves the tree
@@ -470,9 +519,8 @@ static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 	struct dtm_metadata *m = d->m;
 	struct uses u = { .m = m, .count = m->data_sm->dec_blocks };
 	struct dm_btree_info info = m->device_tree;
-	u64 at, left;
-	dm_block_t new_root;
-	__le64 value;
+	struct dtm_entry found[NEIGHBOURS + 1];
+	unsigned int left, n, i;
 	int r = 0;
 
 	/*
@@ -482,23 +530,25 @@ static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 	info.value_type.context = &u;
 	info.value_type.inc = collect_inc;
 	info.value_type.dec = collect_dec;
-	for (left = BLOCKS_AT_ONCE; *begin < end && left; left--) {
-		r = dm_btree_lookup_next(&m->device_tree, *root, begin, &at, &value);
-		if (r == -ENODATA || (!r && at >= end)) {
+	for (left = BLOCKS_AT_ONCE; *begin < end && left; left -= min(left, n)) {
+		r = dm_btree_lookup_next(&m->device_tree, *root, begin, &found[0].key,
+					 &found[0].value);
+		if (r == -ENODATA || (!r && found[0].key >= end)) {
 			*begin = end;
 			r = 0;
 			break;
 		}
 		if (r)
 			break;
-		r = dm_btree_remove(&info, *root, &at, &new_root);
-		if (r)
-			break;
-		*root = new_root;
-		*begin = at + 1;
-		if (d->now.mapped_blocks)
-			WRITE_ONCE(d->now.mapped_blocks, d->now.mapped_blocks - 1);
+		n = 1 + dtm_md_rest_of_leaf(m, *root, found[0].key, found + 1, NEIGHBOURS);
+		for (i = 0; i < n && found[i].key < end; i++) {
+			r = remove_one(d, &info, root, found[i].key);
+			if (r)
+				goto out;
+			*begin = found[i].key + 1;
+		}
 	}
+out:
 	count_uses(&u);
 	return r;
 }

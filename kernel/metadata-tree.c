@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * See metadata-internal.h: what is not in a tree, told from what cannot be read.
+ * See metadata-internal.h: what is not in a tree, told from what cannot be read; and what lies next
+ * to what was found.
  *
  * The kernel's B-trees say -ENODATA of a key that is not there. The block layer says the same of a
  * sector that the disk cannot read any more (BLK_STS_MEDIUM), and the trees pass that on. Taken for
@@ -89,6 +90,55 @@ static int is_missing(struct dtm_metadata *m, u64 root, u64 key, bool wait)
 			return -EIO;
 	}
 	return -ENODATA;
+}
+
+/* Copies what follows the key in a leaf. */
+static unsigned int copy_rest(const struct node *n, u64 key, struct dtm_entry *ret,
+			      unsigned int most)
+{
+	const u32 room = le32_to_cpu(n->most);
+	const u32 entries = le32_to_cpu(n->entries);
+	unsigned int found = 0;
+	u32 low = 0, high = entries;
+
+	if (le32_to_cpu(n->flags) & NODE_INTERNAL || le32_to_cpu(n->value_size) != sizeof(__le64) ||
+	    room > NODE_MOST || entries > room)
+		return 0;
+	while (low < high) {
+		const u32 middle = low + (high - low) / 2;
+
+		if (le64_to_cpu(n->keys[middle]) <= key)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (!low || le64_to_cpu(n->keys[low - 1]) != key)
+		return 0;
+	for (; low < entries && found < most; low++, found++) {
+		ret[found].key = le64_to_cpu(n->keys[low]);
+		ret[found].value = n->keys[room + low];
+	}
+	return found;
+}
+
+unsigned int dtm_md_rest_of_leaf(struct dtm_metadata *m, u64 root, u64 key, struct dtm_entry *ret,
+				 unsigned int most)
+{
+	unsigned int depth, found = 0;
+	u64 at = root;
+
+	for (depth = 0; at && depth < MAX_DEPTH; depth++) {
+		struct dm_buffer *b;
+		const struct node *n = dm_bufio_get(m->bm->bufio, at, &b);
+
+		if (IS_ERR_OR_NULL(n))
+			return 0;
+		at = next_of(n, key);
+		if (!at)
+			found = copy_rest(n, key, ret, most);
+		dm_bufio_release(b);
+	}
+	return found;
 }
 
 int dtm_md_lookup(struct dtm_metadata *m, struct dm_btree_info *tree, u64 root, u64 key, bool wait,
