@@ -71,6 +71,25 @@ bool dtm_cell_join(struct dtm_cells *cells, struct bio *bio, u64 begin, u64 end)
 	return other;
 }
 
+void dtm_cells_leave(struct dtm_cells *cells, bool (*leaves)(const struct bio *bio, const void *of),
+		     const void *of, struct bio_list *ret)
+{
+	struct rb_node *node;
+	unsigned long flags;
+
+	spin_lock_irqsave(&cells->lock, flags);
+	for (node = rb_first(&cells->held); node; node = rb_next(node)) {
+		struct dtm_cell *cell = rb_entry(node, struct dtm_cell, node);
+		struct bio_list all = cell->waiting;
+		struct bio *bio;
+
+		bio_list_init(&cell->waiting);
+		while ((bio = bio_list_pop(&all)))
+			bio_list_add(leaves(bio, of) ? ret : &cell->waiting, bio);
+	}
+	spin_unlock_irqrestore(&cells->lock, flags);
+}
+
 void dtm_cell_release(struct dtm_cells *cells, struct dtm_cell *cell, struct bio_list *waiting)
 {
 	unsigned long flags;

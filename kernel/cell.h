@@ -45,6 +45,10 @@ bool dtm_cell_take(struct dtm_cells *cells, struct dtm_cell *cell, struct bio *h
  */
 bool dtm_cell_join(struct dtm_cells *cells, struct bio *bio, u64 begin, u64 end);
 
+/* Those that wait in any cell, and are to leave, are added to a list. May not sleep. */
+void dtm_cells_leave(struct dtm_cells *cells, bool (*leaves)(const struct bio *bio, const void *of),
+		     const void *of, struct bio_list *ret);
+
 /* The cell is let go; those that waited are added to a list, in the order they came. */
 void dtm_cell_release(struct dtm_cells *cells, struct dtm_cell *cell, struct bio_list *waiting);
 

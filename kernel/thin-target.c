@@ -207,6 +207,11 @@ static void take_flushes(struct dtm_thin *thin, struct bio_list *bios)
 	spin_unlock_irq(&pool->lock);
 }
 
+static bool is_of(const struct bio *bio, const void *thin)
+{
+	return dtm_io_of((struct bio *)bio)->thin == thin;
+}
+
 void dtm_give_back(struct dtm_thin *thin)
 {
 	struct dtm_cell *cell, *more;
@@ -216,6 +221,9 @@ void dtm_give_back(struct dtm_thin *thin)
 
 	bio_list_init(&bios);
 	take_flushes(thin, &bios);
+	/* In cells that other lines hold; those of this one are let go below. */
+	if (thin->traffic->users > 1)
+		dtm_cells_leave(&thin->traffic->cells, is_of, thin, &bios);
 	spin_lock_irq(&thin->lock);
 	bio_list_merge(&bios, &thin->deferred);
 	bio_list_init(&thin->deferred);

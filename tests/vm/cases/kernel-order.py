@@ -230,6 +230,18 @@ def names(t):
     t.equal(pool.state(flush=True).data_used, 32, "data blocks in use, the snapshot's among them")
     thin.discard(other, 0, 128)
     t.equal(thin.read(vol, 0, 128), bytes(KIB64), "what was discarded by the other name")
+    # What waits for a block that the other name is mapping is given back by a suspend without flush.
+    slow_writes(data, 5000)
+    maps = thin.Background(thin.write, vol, 60 * 128, b"\3" * 4096)
+    tm.wait_for(lambda: delayed(data), 20, "the block is zeroed, slowly")
+    waits = thin.Background(thin.write, other, 60 * 128 + 8, b"\4" * 4096)
+    tm.wait_for(lambda: "blkdev_direct_IO" in stack(waits.thread.native_id), 20, "a write on its way")
+    other.suspend(flush=False)
+    t.check(maps.waits(), "the suspend did not wait for the other")
+    other.resume()
+    data.heal()
+    t.equal((maps.ended(), waits.ended()), (0, 0), "both writes")
+    t.equal(thin.read(vol, 60 * 128, 16), b"\3" * 4096 + b"\4" * 4096, "what they wrote")
     # One of them goes while the other is written to.
     write = thin.Background(thin.write, vol, 40 * 128, b"\5" * 32768)
     other.remove()
