@@ -89,7 +89,7 @@ static int set_metadata_low_water(struct dtm_pool *pool, char **argv)
 	if (parse_u64(argv[1], &blocks))
 		return -EINVAL;
 	pool->set_metadata_mark = blocks;
-	dtm_pool_set_marks(pool);
+	dtm_pool_set_metadata_mark(pool);
 	dtm_pool_wake(pool);
 	return 0;
 }

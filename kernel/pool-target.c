@@ -263,18 +263,20 @@ static void pool_postsuspend(struct dm_target *ti)
  */
 static int grow_result(struct dtm_pool *pool, const char *what, u64 from, u64 to, int r)
 {
+	const bool needs_check = dtm_metadata_needs_check(pool->metadata);
+
 	if (!r)
 		return 0;
-	if (r == -ENOSPC && !dtm_metadata_must_abort(pool->metadata)) {
-		DMWARN("%s: %s is not grown from %llu to %llu blocks: too little metadata is left",
-		       dm_device_name(pool->md), what, from, to);
+	if (!dtm_mode_may_change(pool->mode) || needs_check) {
+		DMWARN("%s: %s is not grown from %llu to %llu blocks: it is read-only%s",
+		       dm_device_name(pool->md), what, from, to,
+		       needs_check ? ", and needs_check is set" : "");
 		return 0;
 	}
-	if (dtm_mode_may_change(pool->mode) && !dtm_metadata_needs_check(pool->metadata))
+	if (r != -ENOSPC)
 		return r;
-	DMWARN("%s: %s is not grown from %llu to %llu blocks: it is read-only%s",
-	       dm_device_name(pool->md), what, from, to,
-	       dtm_metadata_needs_check(pool->metadata) ? ", and needs_check is set" : "");
+	DMWARN("%s: %s is not grown from %llu to %llu blocks: too little metadata is left",
+	       dm_device_name(pool->md), what, from, to);
 	return 0;
 }
 

@@ -237,6 +237,7 @@ int dtm_pool_mend(struct dtm_pool *pool);
 /* Compares free space with the marks. */
 void dtm_pool_check_marks(struct dtm_pool *pool);
 void dtm_pool_set_marks(struct dtm_pool *pool);
+void dtm_pool_set_metadata_mark(struct dtm_pool *pool);
 /* The metadata mark: set by a message, or by mainline's rule. */
 u64 dtm_pool_metadata_mark(struct dtm_pool *pool, u64 metadata_blocks);
 /* I/O that waits for space fails, or is tried again. */

@@ -87,14 +87,19 @@ u64 dtm_pool_metadata_mark(struct dtm_pool *pool, u64 metadata_blocks)
 				       : min_t(u64, METADATA_MARK_MOST, metadata_blocks / 4);
 }
 
-void dtm_pool_set_marks(struct dtm_pool *pool)
+void dtm_pool_set_metadata_mark(struct dtm_pool *pool)
 {
 	struct dtm_metadata_sizes sizes = { 0 };
 
 	(void)dtm_metadata_sizes(pool->metadata, &sizes);
-	dtm_low_water_set(&pool->data_mark, pool->low_water);
 	dtm_low_water_set(&pool->metadata_mark,
 			  dtm_pool_metadata_mark(pool, sizes.metadata_blocks));
+}
+
+void dtm_pool_set_marks(struct dtm_pool *pool)
+{
+	dtm_low_water_set(&pool->data_mark, pool->low_water);
+	dtm_pool_set_metadata_mark(pool);
 }
 
 void dtm_pool_check_marks(struct dtm_pool *pool)
@@ -208,8 +213,7 @@ int dtm_pool_grow_metadata(struct dtm_pool *pool, u64 blocks)
 	DMINFO("%s: metadata space grown from %llu to %llu blocks", dm_device_name(pool->md),
 	       sizes.metadata_blocks, blocks);
 	dtm_events_add(&pool->events, DTM_CAUSE_METADATA_GROWN, blocks);
-	/* The mark of mainline's rule moves with the size. */
-	if (!pool->set_metadata_mark)
-		dtm_low_water_set(&pool->metadata_mark, dtm_pool_metadata_mark(pool, blocks));
+	/* The mark of mainline's rule moves with the size; what is low by any is told again. */
+	dtm_pool_set_metadata_mark(pool);
 	return 0;
 }
