@@ -120,6 +120,7 @@ struct dtm_metadata {
 
 	union dtm_superblock_image *committed; /* as on the device, but see doubtful */
 	union dtm_superblock_image *next;      /* room for another */
+	union dtm_superblock_image *attempted; /* where doubtful: the other that may be there */
 	bool doubtful; /* a commit failed that may have replaced the superblock on the device */
 	bool broken;
 	bool detached; /* nobody keeps the device open; broken as well */

@@ -287,31 +287,51 @@ static int load(struct dtm_metadata *m)
 	return r;
 }
 
-/*
- * What others wrote while nobody kept the device open (a repair, a check that took needs_check
- * away) must not be written over with what is remembered here.
- */
-static int attach(struct dtm_metadata *m)
+/* But for what is not kept up in memory, and for the flag that may be written at any time. */
+static bool same_superblock(const union dtm_superblock_image *a,
+			    const union dtm_superblock_image *b)
 {
-	struct dtm_superblock *there = &m->next->sb;
-	const struct dtm_superblock *known = &m->committed->sb;
+	const __le32 flag = cpu_to_le32(DTM_SUPERBLOCK_NEEDS_CHECK);
+	const size_t skip = offsetofend(struct dtm_superblock, flags);
+
+	BUILD_BUG_ON(offsetofend(struct dtm_superblock, checksum) !=
+		     offsetof(struct dtm_superblock, flags));
+	return !((a->sb.flags ^ b->sb.flags) & ~flag) &&
+	       !memcmp((const u8 *)a + skip, (const u8 *)b + skip, sizeof(*a) - skip);
+}
+
+/*
+ * What others wrote while nobody kept the device open (a repair, a check) must not be written over
+ * with what is remembered here. Where a commit failed either may be there.
+ */
+static int compare(struct dtm_metadata *m)
+{
+	const bool needs_check = m->committed->sb.flags & cpu_to_le32(DTM_SUPERBLOCK_NEEDS_CHECK);
+	const struct dtm_superblock *there = &m->next->sb;
 	int r;
 
 	r = dtm_superblock_read(m->bm, m->next);
 	if (r)
 		return r;
-	/* The checksum in memory is not kept up; of these two it is not known what is there. */
-	there->checksum = known->checksum;
-	if (m->needs_check_unwritten)
-		there->flags = known->flags;
-	if (!m->doubtful && memcmp(m->next, m->committed, sizeof(*m->committed))) {
-		DMERR_LIMIT("%pg: the metadata was changed while the pool was not there: take the "
-			    "pool down with all its devices, then make it again",
-			    m->bdev);
-		return -ESTALE;
-	}
-	m->detached = false;
-	return 0;
+	if (m->doubtful && same_superblock(m->next, m->attempted))
+		return 0;
+	/* A flag that was written, and is not there, was taken away by a check. */
+	if (same_superblock(m->next, m->committed) &&
+	    (!needs_check || there->flags == m->committed->sb.flags))
+		return 0;
+	DMERR_LIMIT("%pg: the metadata was changed while the pool was not there: take the pool "
+		    "down with all its devices, then make it again",
+		    m->bdev);
+	return -ESTALE;
+}
+
+static int attach(struct dtm_metadata *m)
+{
+	int r = compare(m);
+
+	if (!r)
+		m->detached = false;
+	return r;
 }
 
 /*
@@ -473,6 +493,7 @@ static int write_transaction(struct dtm_metadata *m)
 	r = dm_tm_commit(m->tm, b);
 	if (r) {
 		m->doubtful = true;
+		*m->attempted = *m->next;
 		return r;
 	}
 	next_is_committed(m);
@@ -648,6 +669,19 @@ void dtm_metadata_detach(struct dtm_metadata *m)
 	dtm_md_unlock(m);
 }
 
+bool dtm_metadata_is_stale(struct dtm_metadata *m)
+{
+	bool stale = false;
+
+	dtm_md_lock(m);
+	if (m->detached) {
+		stale = compare(m) == -ESTALE;
+		dm_block_manager_reset(m->bm); /* whoever attaches it reads it again */
+	}
+	dtm_md_unlock(m);
+	return stale;
+}
+
 void dtm_metadata_set_read_only(struct dtm_metadata *m, bool read_only)
 {
 	dtm_md_lock(m);
@@ -818,6 +852,7 @@ static void free_metadata(struct dtm_metadata *m)
 {
 	kfree(m->committed);
 	kfree(m->next);
+	kfree(m->attempted);
 	kfree(m);
 }
 
@@ -837,7 +872,8 @@ struct dtm_metadata *dtm_metadata_open(struct block_device *bdev, sector_t data_
 	m->bdev = bdev;
 	m->committed = kzalloc(sizeof(*m->committed), GFP_KERNEL);
 	m->next = kzalloc(sizeof(*m->next), GFP_KERNEL);
-	if (!m->committed || !m->next) {
+	m->attempted = kzalloc(sizeof(*m->attempted), GFP_KERNEL);
+	if (!m->committed || !m->next || !m->attempted) {
 		r = -ENOMEM;
 		goto fail_memory;
 	}

@@ -97,6 +97,8 @@ bool dtm_metadata_is_broken(struct dtm_metadata *m);
  * broken, until dtm_metadata_mend(). There is no transaction to lose.
  */
 void dtm_metadata_detach(struct dtm_metadata *m);
+/* It is detached, and others changed it since. While somebody keeps the device open. */
+bool dtm_metadata_is_stale(struct dtm_metadata *m);
 
 /*
  * Nothing is written while read-only, whatever is called: what changes answers -EROFS. Set once

@@ -156,6 +156,8 @@ int dtm_pool_mend(struct dtm_pool *pool)
 		r = dtm_metadata_mend(pool->metadata);
 		if (!r)
 			DMINFO("%s: metadata can be read again", dm_device_name(pool->md));
+		else if (r == -ESTALE && pool->line) /* it could not be told at the resume */
+			dtm_pool_event(pool, DTM_EV_ABORT_FAILED);
 	}
 	if (dtm_metadata_needs_check_unwritten(pool->metadata) &&
 	    !dtm_metadata_set_needs_check(pool->metadata))

@@ -177,6 +177,12 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	}
 	if (made)
 		line->pool->features.discard = line->asked.discard;
+	if (dtm_metadata_is_stale(line->pool->metadata)) {
+		ti->error = "The metadata was changed while the pool was not there (the kernel log "
+			    "says more)";
+		r = -ESTALE;
+		goto fail;
+	}
 	r = check_growth(line->pool, ti);
 	if (r)
 		goto fail;

@@ -823,7 +823,7 @@ def replaced(t):
     tm.sh(["thin_dump", meta.path, "-o", dump])
     dump.write_text(dump.read_text().replace('transaction="0"', 'transaction="7"', 1))
     tm.sh(["thin_restore", "-i", dump, "-o", meta.path])
-    sure(t, thin.error_of(pool.swap, line), "ESTALE", "the pool, with other metadata")
+    sure(t, thin.error_of(pool.load, line), "ESTALE", "the pool, with other metadata")
     t.check("the metadata was changed while the pool was not there" in tm.sh(["dmesg"]).out, "the log says why")
     vol.load(thin.Target(0, 32768, "error", ""))
     vol.suspend(flush=False)
