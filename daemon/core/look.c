@@ -49,6 +49,7 @@ struct look {
 	struct tm_pool_record record;
 	uint64_t seen_usec; /* 0: no event */
 	bool sample, may_remark;
+	bool may_mark;               /* it is known well enough to be changed */
 	bool let_go, left_suspended; /* to be resumed first; and what became of it */
 	/* Monotonic: since when a thread is at it; 0: not yet, or not any more. For the main loop.
 	 */
@@ -174,7 +175,7 @@ static void give_metadata_mark(struct look *l)
 	struct tm_error err = { 0 };
 
 	if (!l->core->system.target_grows || !l->last.metadata_low_water_valid || !want ||
-	    l->last.failed || (now >= want && now <= want + want / 4))
+	    l->last.failed || !l->may_mark || (now >= want && now <= want + want / 4))
 		return;
 	if (tm_parts_mark_metadata(l->core, &l->record, want, &err) < 0)
 		tm_log(LOG_DEBUG, "The metadata mark of pool %s is the kernel's own: %s",
@@ -407,8 +408,11 @@ static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
 			  pool->status.metadata_used != l->last.metadata_used;
 	uint64_t room, ahead_usec;
 
+	/* Not where it may have spoken up already, at a mark that is less by now. */
 	if (pool->core->system.target_grows && l->last.metadata_low_water_valid &&
-	    l->last.metadata_low_water >= mark)
+	    l->last.metadata_low_water >= mark &&
+	    l->last.metadata_total - l->last.metadata_used >
+		    l->last.metadata_low_water + l->last.metadata_low_water / 8 + 1)
 		return 0;
 	if (l->last.failed || l->metadata.plan.verdict != TM_EXTEND_NOT_NEEDED || !rate ||
 	    !pool->record.policy.metadata.enabled ||
@@ -952,7 +956,9 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 	l->metadata.blocked = !tm_backoff_allows(&pool->metadata.backoff, now);
 	l->backing_free_bytes = pool->backing_free_bytes;
 	l->may_remark = !pool->remarked_usec || now - pool->remarked_usec > REMARK_INTERVAL_USEC;
+	l->may_mark = true;
 	if (pool->state == TM_POOL_UNCERTAIN) { /* watched, not changed */
+		l->may_mark = false;
 		l->record.policy.data.enabled = l->record.policy.metadata.enabled = false;
 		l->may_remark = false;
 	}
