@@ -131,6 +131,15 @@ vm_options = $(if $(SUITE),--suite $(SUITE)) $(if $(TARGET),--target $(TARGET))
 vm-check: ## Cases on a real kernel in a VM; SUITE=bookworm|trixie TARGET=ours|stock T=name KEEP=1
 	@tests/vm/run $(vm_options) --cases $(T)
 
+# Of kernel/, all but what takes half an hour (kernel-crash-long) and what wants another image (dkms).
+KERNEL_CASES := module module-refused layout kernel-interface kernel-format kernel-unreadable kernel-faults kernel-model \
+	kernel-cache kernel-order kernel-crash kernel-lvm kernel-inject kernel-long
+
+.PHONY: kernel-check
+kernel-check: ## Every case of the kernel module, also those that make check leaves out; SUITE=
+	@packaging/install-deps --check --vm || packaging/install-deps --vm
+	@tests/vm/run $(if $(SUITE),--suite $(SUITE)) --target ours --cases $(KERNEL_CASES)
+
 # What runs on the debug kernel: all about the target, and the manager's main work on it.
 DEBUG_CASES := module kernel-interface kernel-format kernel-unreadable kernel-faults kernel-model kernel-cache kernel-order \
 	kernel-crash kernel-lvm kernel-inject kernel-long lifecycle extend
