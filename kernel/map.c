@@ -279,10 +279,15 @@ static enum way find_way(struct dtm_thin *thin, struct bio *bio, bool wait)
 	} else {
 		way = look_up(thin, bio, wait, committed);
 	}
-	if (way == WAY_SEND)
+	if (way == WAY_SEND) {
 		io->turn = turn;
-	else
-		end_turn(thin, turn);
+		return way;
+	}
+	/* It may wait in a cell by now, and those that are given back have been looked for. The
+	 * gate is not closed before the flight has ended, so the worker comes once more. */
+	if (way == WAY_TAKEN && dtm_gives_back(thin))
+		dtm_pool_wake(pool);
+	end_turn(thin, turn);
 	return way;
 }
 

@@ -306,18 +306,20 @@ static bool same_superblock(const union dtm_superblock_image *a,
  */
 static int compare(struct dtm_metadata *m)
 {
-	const bool needs_check = m->committed->sb.flags & cpu_to_le32(DTM_SUPERBLOCK_NEEDS_CHECK);
-	const struct dtm_superblock *there = &m->next->sb;
+	const __le32 flag = cpu_to_le32(DTM_SUPERBLOCK_NEEDS_CHECK);
+	const bool committed = m->committed->sb.flags & flag;
+	bool same, there;
 	int r;
 
 	r = dtm_superblock_read(m->bm, m->next);
-	if (r)
+	if (r && r != -EILSEQ && r != -ENOTBLK)
 		return r;
-	if (m->doubtful && same_superblock(m->next, m->attempted))
-		return 0;
-	/* A flag that was written, and is not there, was taken away by a check. */
-	if (same_superblock(m->next, m->committed) &&
-	    (!needs_check || there->flags == m->committed->sb.flags))
+	there = m->next->sb.flags & flag;
+	same = !r && (same_superblock(m->next, m->committed) ||
+		      (m->doubtful && same_superblock(m->next, m->attempted)));
+	/* A flag that was written and is not there was taken away by a check; one that is there,
+	 * and that nobody here tried to write, others set. */
+	if (same && (there ? m->needs_check : !committed || m->doubtful))
 		return 0;
 	DMERR_LIMIT("%pg: the metadata was changed while the pool was not there: take the pool "
 		    "down with all its devices, then make it again",

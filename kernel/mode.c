@@ -152,7 +152,8 @@ int dtm_pool_mend(struct dtm_pool *pool)
 	int r = 0;
 
 	lockdep_assert_held(&pool->engine);
-	if (dtm_metadata_is_broken(pool->metadata)) {
+	/* One that failed is not read any more: only another pool can take its place. */
+	if (pool->mode != DTM_FAIL && dtm_metadata_is_broken(pool->metadata)) {
 		r = dtm_metadata_mend(pool->metadata);
 		if (!r)
 			DMINFO("%s: metadata can be read again", dm_device_name(pool->md));

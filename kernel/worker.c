@@ -246,9 +246,9 @@ static void take_turn(struct dtm_pool *pool)
 	}
 	commit_for_those_who_wait(pool);
 	dtm_pool_check_marks(pool);
-	if (!closing &&
-	    (dtm_metadata_changed(pool->metadata) || dtm_metadata_is_broken(pool->metadata) ||
-	     dtm_metadata_needs_check_unwritten(pool->metadata)))
+	if (!closing && (dtm_metadata_changed(pool->metadata) ||
+			 (pool->mode != DTM_FAIL && dtm_metadata_is_broken(pool->metadata)) ||
+			 dtm_metadata_needs_check_unwritten(pool->metadata)))
 		queue_delayed_work(pool->queue, &pool->commit_tick, COMMIT_PERIOD);
 	mutex_unlock(&pool->engine);
 	if (more)

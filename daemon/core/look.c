@@ -406,13 +406,12 @@ static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
 	const uint64_t rate = tm_rate_get(&l->metadata.rate, now);
 	const bool grew = !pool->status_valid ||
 			  pool->status.metadata_used != l->last.metadata_used;
-	uint64_t room, ahead_usec;
+	uint64_t room = l->last.metadata_total - l->last.metadata_used, ahead_usec;
 
 	/* Not where it may have spoken up already, at a mark that is less by now. */
 	if (pool->core->system.target_grows && l->last.metadata_low_water_valid &&
-	    l->last.metadata_low_water >= mark &&
-	    l->last.metadata_total - l->last.metadata_used >
-		    l->last.metadata_low_water + l->last.metadata_low_water / 8 + 1)
+	    l->last.metadata_low_water >= mark && room > l->last.metadata_low_water &&
+	    room - l->last.metadata_low_water > l->last.metadata_low_water / 8 + 1)
 		return 0;
 	if (l->last.failed || l->metadata.plan.verdict != TM_EXTEND_NOT_NEEDED || !rate ||
 	    !pool->record.policy.metadata.enabled ||

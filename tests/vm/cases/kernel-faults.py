@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import aio
+import metadata
 import target
 import thin
 import tm
@@ -819,6 +820,14 @@ def replaced(t):
     pool.load(thin.Target(0, line.sectors, "error", ""))
     pool.suspend(flush=False)
     pool.resume()
+    known = metadata.get(meta.file, 0)
+    metadata.set_needs_check(meta.file)
+    sure(t, thin.error_of(pool.load, line), "ESTALE", "the pool, where others say that it needs a check")
+    metadata.put(meta.file, 0, bytes(metadata.BLOCK))
+    sure(t, thin.error_of(pool.load, line), "ESTALE", "the pool, where there is nothing any more")
+    metadata.put(meta.file, 0, known)
+    pool.load(line)
+    pool.clear()
     dump = t.scratch / "dump"
     tm.sh(["thin_dump", meta.path, "-o", dump])
     dump.write_text(dump.read_text().replace('transaction="0"', 'transaction="7"', 1))
