@@ -268,8 +268,7 @@ static int extend_run(struct dtm_device *d, u64 end, struct dtm_run *run)
 /* The lock was let go meanwhile: what is cached may have been read anew, and not been checked. */
 static int look_again(struct dtm_device *d, const struct dtm_run *run)
 {
-	const u64 last = run->virtual_end - 1;
-	u64 key = last;
+	u64 key = run->virtual_end - 1;
 	__le64 value;
 
 	return dm_btree_lookup(&d->m->device_tree, d->root, &key, &value);

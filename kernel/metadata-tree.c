@@ -33,15 +33,11 @@ struct node {
 /* More than any tree in the metadata that the format can address. */
 #define MAX_DEPTH 16
 
-/* Where the way to a key goes on from a node, or 0: it ends here, or what is here is no node. */
-static u64 next_of(const struct node *n, u64 key)
+/* How many of the first entries have keys that are not above the key. */
+static u32 entries_up_to(const struct node *n, u32 entries, u64 key)
 {
-	const u32 most = le32_to_cpu(n->most);
-	u32 low = 0, high = min(le32_to_cpu(n->entries), most);
+	u32 low = 0, high = entries;
 
-	if (!(le32_to_cpu(n->flags) & NODE_INTERNAL) || most > NODE_MOST)
-		return 0;
-	/* All before low are not above the key, all from high on are. */
 	while (low < high) {
 		const u32 middle = low + (high - low) / 2;
 
@@ -50,7 +46,19 @@ static u64 next_of(const struct node *n, u64 key)
 		else
 			high = middle;
 	}
-	return low ? le64_to_cpu(n->keys[most + low - 1]) : 0;
+	return low;
+}
+
+/* Where the way to a key goes on from a node, or 0: it ends here, or what is here is no node. */
+static u64 next_of(const struct node *n, u64 key)
+{
+	const u32 most = le32_to_cpu(n->most);
+	u32 n_up_to;
+
+	if (!(le32_to_cpu(n->flags) & NODE_INTERNAL) || most > NODE_MOST)
+		return 0;
+	n_up_to = entries_up_to(n, min(le32_to_cpu(n->entries), most), key);
+	return n_up_to ? le64_to_cpu(n->keys[most + n_up_to - 1]) : 0;
 }
 
 /* Is the key in a leaf after all? */
@@ -99,24 +107,17 @@ static unsigned int copy_rest(const struct node *n, u64 key, struct dtm_entry *r
 	const u32 room = le32_to_cpu(n->most);
 	const u32 entries = le32_to_cpu(n->entries);
 	unsigned int found = 0;
-	u32 low = 0, high = entries;
+	u32 at;
 
 	if (le32_to_cpu(n->flags) & NODE_INTERNAL || le32_to_cpu(n->value_size) != sizeof(__le64) ||
 	    room > NODE_MOST || entries > room)
 		return 0;
-	while (low < high) {
-		const u32 middle = low + (high - low) / 2;
-
-		if (le64_to_cpu(n->keys[middle]) <= key)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (!low || le64_to_cpu(n->keys[low - 1]) != key)
+	at = entries_up_to(n, entries, key);
+	if (!at || le64_to_cpu(n->keys[at - 1]) != key)
 		return 0;
-	for (; low < entries && found < most; low++, found++) {
-		ret[found].key = le64_to_cpu(n->keys[low]);
-		ret[found].value = n->keys[room + low];
+	for (; at < entries && found < most; at++, found++) {
+		ret[found].key = le64_to_cpu(n->keys[at]);
+		ret[found].value = n->keys[room + at];
 	}
 	return found;
 }

@@ -45,10 +45,10 @@
  *    handful, of a tenth.
  * 3. The last change that began took from the reserve too. Allocating needs all of the reserve to
  *    be there; what follows it, what frees, and more data space, half. The largest that can be
- * thought of is the first write to a block that shares every node with many snapshots: up to 5
- * levels shadowed, each counting 252 children once more, which are as many counts in as many
- * bitmaps or, above 2 uses, leaves of the tree of large counts. That is up to 2000 blocks; of those
- * that happen, hardly any takes 20.
+ *    thought of is the first write to a block that shares every node with many snapshots: up to 5
+ *    levels shadowed, each counting 252 children once more, which are as many counts in as many
+ *    bitmaps or, above 2 uses, leaves of the tree of large counts. That is up to 2000 blocks; of
+ *    those that happen, hardly any takes 20.
  * 4. Where the reserve does not cover 3., the change fails as a whole with -ENOSPC when the last
  *    block is gone, and is taken back with its transaction. That allocates nothing, nor does
  *    recording needs_check: the superblock has its place.

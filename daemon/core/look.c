@@ -335,7 +335,8 @@ static void work(struct look *l, uint64_t began)
 			if (!l->loss_unrecorded && extend(l, began) < 0 && !l->extend_error.code)
 				(void)tm_error_set(&l->extend_error, TM_ERR_INTERNAL, EIO,
 						   "Extending pool %s failed.", p->name);
-			give_metadata_mark(l);
+			if (!l->loss_unrecorded)
+				give_metadata_mark(l);
 		}
 		if (l->ask_ring)
 			tm_ring_ask(l->core, p->name, l->ring_since, &l->ring);
@@ -955,9 +956,8 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 	l->metadata.blocked = !tm_backoff_allows(&pool->metadata.backoff, now);
 	l->backing_free_bytes = pool->backing_free_bytes;
 	l->may_remark = !pool->remarked_usec || now - pool->remarked_usec > REMARK_INTERVAL_USEC;
-	l->may_mark = true;
+	l->may_mark = pool->state != TM_POOL_UNCERTAIN;
 	if (pool->state == TM_POOL_UNCERTAIN) { /* watched, not changed */
-		l->may_mark = false;
 		l->record.policy.data.enabled = l->record.policy.metadata.enabled = false;
 		l->may_remark = false;
 	}
