@@ -79,11 +79,9 @@ static void on_ended(void *userdata, bool ended)
 	wake_finished(userdata);
 }
 
-int tm_change_wait(struct tm_request *request, const struct tm_uuid *id, uint64_t timeout_usec,
-		   int (*resume)(struct tm_request *request))
+/* With a reference for the core's callback. */
+static int park_until(struct tm_request *request, int (*resume)(struct tm_request *request))
 {
-	struct tm_core *core = request->http->core;
-	struct tm_uuid operation = *id;
 	int r;
 
 	request->resume = resume;
@@ -93,11 +91,32 @@ int tm_change_wait(struct tm_request *request, const struct tm_uuid *id, uint64_
 	if (r < 0) {
 		request->resume = NULL;
 		(void)tm_request_unref(request);
-		return r;
 	}
+	return r;
+}
+
+int tm_change_wait(struct tm_request *request, const struct tm_uuid *id, uint64_t timeout_usec,
+		   int (*resume)(struct tm_request *request))
+{
+	struct tm_core *core = request->http->core;
+	struct tm_uuid operation = *id;
+	int r = park_until(request, resume);
+
 	/* From here on the request may be answered at any moment: only its reference is ours. */
-	tm_core_wait(core, &operation, timeout_usec, on_ended, request);
-	return 0;
+	if (r == 0)
+		tm_core_wait(core, &operation, timeout_usec, on_ended, request);
+	return r;
+}
+
+int tm_change_wait_recorded(struct tm_request *request, uint64_t timeout_usec,
+			    int (*resume)(struct tm_request *request))
+{
+	struct tm_core *core = request->http->core;
+	int r = park_until(request, resume);
+
+	if (r == 0)
+		tm_core_wait_recorded(core, timeout_usec, on_ended, request);
+	return r;
 }
 
 /* ---- submitting ------------------------------------------------------------------------------ */

@@ -31,6 +31,10 @@ int tm_change_cancel(struct tm_request *request, const struct tm_uuid *id);
 int tm_change_wait(struct tm_request *request, const struct tm_uuid *id, uint64_t timeout_usec,
 		   int (*resume)(struct tm_request *request));
 
+/* The same for all events of what has happened by now, to be in the database. */
+int tm_change_wait_recorded(struct tm_request *request, uint64_t timeout_usec,
+			    int (*resume)(struct tm_request *request));
+
 /*
  * Answer for a request that was woken before what it waits for had come: the server stops, or the
  * caller is gone. True with *ret when so.

@@ -8,11 +8,19 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/change.h"
 #include "api/encode.h"
 #include "api/handlers.h"
 #include "api/lookup.h"
 #include "api/stream.h"
 #include "common/cleanup.h"
+#include "common/units.h"
+
+/*
+ * Who has seen a change, as the end of the operation that made it, finds its events: a page waits
+ * for those that are being written. Not longer than this, where the disk hangs.
+ */
+#define RECORDED_USEC (5 * TM_USEC_PER_SEC)
 
 static int read_type(struct tm_request *request, int *ret)
 {
@@ -151,27 +159,21 @@ static int start_stream(struct tm_request *request, struct tm_event_filter *filt
 	return tm_stream_start(request, filter);
 }
 
-int tm_handle_event_list(struct tm_request *request)
+static int answer_page(struct tm_request *request, const struct tm_event_filter *filter)
 {
 	struct tm_readers *readers = &request->http->readers;
 	struct tm_error *err = &request->error;
 	struct tm_store_reader *reader;
 	struct tm_event *events = NULL;
-	struct tm_event_filter filter;
-	struct tm_uuid pool;
 	char next[24] = "";
 	json_t *items;
 	size_t n = 0;
 	int r;
 
-	if (read_filter(request, &filter, &pool) < 0)
-		return tm_answer_error(request, err);
-	if (!request->match.head && accepts_stream(request))
-		return start_stream(request, &filter);
 	reader = tm_readers_take(readers, err);
 	if (!reader)
 		return tm_answer_error(request, err);
-	r = tm_store_read_events(reader, &filter, &events, &n, err);
+	r = tm_store_read_events(reader, filter, &events, &n, err);
 	tm_readers_give(readers, reader);
 	if (r < 0)
 		return tm_answer_error(request, err);
@@ -179,10 +181,41 @@ int tm_handle_event_list(struct tm_request *request)
 	items = json_array();
 	for (size_t i = 0; i < n; i++) {
 		(void)json_array_append_new(items, tm_encode_event(&events[i]));
-		if (i + 1 == filter.limit)
+		if (i + 1 == filter->limit)
 			(void)snprintf(next, sizeof(next), "%" PRIu64, events[i].seq);
 		tm_event_done(&events[i]);
 	}
 	free(events);
 	return tm_answer_json(request, MHD_HTTP_OK, tm_encode_list(items, next[0] ? next : NULL));
+}
+
+static int after_recorded(struct tm_request *request)
+{
+	struct tm_event_filter filter;
+	struct tm_uuid pool;
+	int ret;
+
+	if (tm_change_interrupted(request, &ret))
+		return ret;
+	if (read_filter(request, &filter, &pool) < 0)
+		return tm_answer_error(request, &request->error);
+	return answer_page(request, &filter);
+}
+
+int tm_handle_event_list(struct tm_request *request)
+{
+	struct tm_error *err = &request->error;
+	struct tm_event_filter filter;
+	struct tm_uuid pool;
+
+	if (read_filter(request, &filter, &pool) < 0)
+		return tm_answer_error(request, err);
+	if (!request->match.head && accepts_stream(request))
+		return start_stream(request, &filter);
+	if (!tm_core_recording(request->http->core))
+		return answer_page(request, &filter);
+	if (tm_change_wait_recorded(request, RECORDED_USEC, after_recorded) == 0)
+		return MHD_YES;
+	(void)tm_error_set(err, TM_ERR_SHUTTING_DOWN, ESHUTDOWN, "The daemon is stopping.");
+	return tm_answer_error(request, err);
 }

@@ -151,6 +151,16 @@ void tm_core_wait(struct tm_core *core, const struct tm_uuid *operation, uint64_
 		  tm_wait_done done, void *userdata);
 
 /*
+ * Events are written by a thread of their own, so for some milliseconds they lag behind the state
+ * that they tell of. tm_core_recording says whether any do (any thread; costs nothing), and
+ * tm_core_wait_recorded waits, as tm_core_wait does, until all that had happened when it was called
+ * can be read from the database; @ended is false when that takes longer than @timeout_usec.
+ */
+bool tm_core_recording(const struct tm_core *core);
+void tm_core_wait_recorded(struct tm_core *core, uint64_t timeout_usec, tm_wait_done done,
+			   void *userdata);
+
+/*
  * Live state of a queued or running operation (the store's row may lag a step behind).
  * 0, or -ENOENT when it is not running: read it from the store. Free with tm_operation_record_done.
  */

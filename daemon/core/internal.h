@@ -193,6 +193,7 @@ struct tm_core {
 
 	struct tm_record *unrecorded, *unrecorded_last; /* of this turn of the loop */
 	sd_event_source *record_source;
+	atomic_size_t n_unpublished; /* handed to the recorder, or to be, and not published yet */
 
 	struct tm_waiter *waiters;
 	struct tm_listener *listeners;
@@ -252,6 +253,9 @@ void tm_record_samples(struct tm_core *core, struct tm_pool_sample *samples, siz
 void tm_record_rollup(struct tm_core *core);
 /* Hand over to the recorder what is still waiting for the turn of the main loop to end. */
 void tm_record_flush(struct tm_core *core);
+/* Call @passed on the main loop, with @mark, when all recorded so far was written and published. */
+void tm_record_mark(struct tm_core *core, const struct tm_uuid *mark,
+		    void (*passed)(struct tm_core *core, const struct tm_uuid *mark));
 
 /* look.c, arm.c: extension */
 void tm_pool_look(struct tm_pool *pool,

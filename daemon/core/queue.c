@@ -107,20 +107,14 @@ static int waiter_timed_out(sd_event_source *source, uint64_t usec, void *userda
 	return 0;
 }
 
-static void wait_on_main(void *arg)
+/* False when it was answered at once, for want of memory. */
+static bool add_waiter(const struct wait_request *req)
 {
-	tm_auto_free struct wait_request *req = arg;
-	struct tm_operation_record record;
-	struct tm_waiter *w;
+	struct tm_waiter *w = calloc(1, sizeof(*w));
 
-	if (tm_core_operation(req->core, &req->operation, &record) < 0) {
-		req->done(req->userdata, true);
-		return;
-	}
-	w = calloc(1, sizeof(*w));
 	if (!w) {
 		req->done(req->userdata, false);
-		return;
+		return false;
 	}
 	w->core = req->core;
 	w->operation = req->operation;
@@ -131,14 +125,25 @@ static void wait_on_main(void *arg)
 				       w) < 0) {
 		w->done(w->userdata, false);
 		free(w);
-		return;
+		return false;
 	}
 	w->next = req->core->waiters;
 	req->core->waiters = w;
+	return true;
 }
 
-void tm_core_wait(struct tm_core *core, const struct tm_uuid *operation, uint64_t timeout_usec,
-		  tm_wait_done done, void *userdata)
+static void wait_on_main(void *arg)
+{
+	tm_auto_free struct wait_request *req = arg;
+	struct tm_operation_record record;
+
+	if (tm_core_operation(req->core, &req->operation, &record) < 0)
+		req->done(req->userdata, true);
+	else
+		(void)add_waiter(req);
+}
+
+static void post_wait(struct tm_core *core, tm_job_fn fn, struct wait_request wait)
 {
 	struct wait_request *req = calloc(1, sizeof(*req));
 
@@ -146,8 +151,15 @@ void tm_core_wait(struct tm_core *core, const struct tm_uuid *operation, uint64_
 		tm_log(LOG_CRIT, "Out of memory; stopping.");
 		abort();
 	}
-	*req = (struct wait_request){ core, *operation, timeout_usec, done, userdata };
-	tm_mailbox_post(core->mailbox, wait_on_main, req);
+	*req = wait;
+	tm_mailbox_post(core->mailbox, fn, req);
+}
+
+void tm_core_wait(struct tm_core *core, const struct tm_uuid *operation, uint64_t timeout_usec,
+		  tm_wait_done done, void *userdata)
+{
+	post_wait(core, wait_on_main,
+		  (struct wait_request){ core, *operation, timeout_usec, done, userdata });
 }
 
 static void tell_waiters(struct tm_core *core, const struct tm_uuid *id)
@@ -159,6 +171,29 @@ static void tell_waiters(struct tm_core *core, const struct tm_uuid *id)
 		if (tm_uuid_equal(&w->operation, id))
 			end_waiter(w, true);
 	}
+}
+
+static void wait_recorded_on_main(void *arg)
+{
+	tm_auto_free struct wait_request *req = arg;
+
+	if (!tm_core_recording(req->core)) {
+		req->done(req->userdata, true);
+		return;
+	}
+	tm_uuid_generate(&req->operation); /* a name for this wait */
+	if (add_waiter(req))
+		tm_record_mark(req->core, &req->operation, tell_waiters);
+}
+
+void tm_core_wait_recorded(struct tm_core *core, uint64_t timeout_usec, tm_wait_done done,
+			   void *userdata)
+{
+	post_wait(core, wait_recorded_on_main,
+		  (struct wait_request){ .core = core,
+					 .timeout_usec = timeout_usec,
+					 .done = done,
+					 .userdata = userdata });
 }
 
 /* ---- running ---- */

@@ -79,6 +79,8 @@ static void publish_batch(void *arg)
 		for (struct tm_listener *l = b->core->listeners; l; l = l->next)
 			l->fn(l->userdata, &r->event, 1);
 	}
+	for (struct tm_record *r = b->first; r; r = r->next)
+		(void)atomic_fetch_sub(&b->core->n_unpublished, 1);
 	batch_free(b);
 }
 
@@ -177,6 +179,7 @@ static void put(struct tm_core *core, struct tm_record *r)
 	else
 		core->unrecorded = r;
 	core->unrecorded_last = r;
+	(void)atomic_fetch_add(&core->n_unpublished, 1);
 	if (!core->record_source &&
 	    sd_event_add_defer(core->event, &core->record_source, flush_now, core) < 0) {
 		tm_record_flush(core);
@@ -289,6 +292,45 @@ void tm_record_suspect(struct tm_core *core, const struct tm_pool *pool, enum tm
 	s->suspect = why;
 	s->happened_usec = happened_usec;
 	put(core, s);
+}
+
+bool tm_core_recording(const struct tm_core *core)
+{
+	return atomic_load(&core->n_unpublished) != 0;
+}
+
+struct mark {
+	struct tm_core *core;
+	struct tm_uuid name;
+	void (*passed)(struct tm_core *core, const struct tm_uuid *mark);
+};
+
+static void mark_passed(void *arg)
+{
+	tm_auto_free struct mark *m = arg;
+
+	m->passed(m->core, &m->name);
+}
+
+static void pass_mark(void *arg)
+{
+	struct mark *m = arg;
+
+	tm_mailbox_post(m->core->mailbox, mark_passed, m);
+}
+
+void tm_record_mark(struct tm_core *core, const struct tm_uuid *mark,
+		    void (*passed)(struct tm_core *core, const struct tm_uuid *mark))
+{
+	struct mark *m = calloc(1, sizeof(*m));
+
+	if (!m) {
+		passed(core, mark); /* nobody is to wait for it in vain */
+		return;
+	}
+	*m = (struct mark){ core, *mark, passed };
+	tm_record_flush(core); /* in order */
+	tm_crew_run(core->recorder, pass_mark, m);
 }
 
 struct recorded_descriptor {

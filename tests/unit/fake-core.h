@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,7 @@ struct tm_core {
 	unsigned int n_submitted;
 	/* what the tests want */
 	bool hold;             /* answer no submission */
+	atomic_bool recording; /* events are on their way to the database */
 	struct tm_error error; /* refuse submissions with this */
 	/* the listener; its lock is held while it is called */
 	pthread_mutex_t listen_lock;
@@ -136,6 +138,17 @@ void tm_core_wait(struct tm_core *core, const struct tm_uuid *operation, uint64_
 	(void)pthread_cond_broadcast(&core->changed);
 }
 
+bool tm_core_recording(const struct tm_core *core)
+{
+	return atomic_load(&core->recording);
+}
+
+void tm_core_wait_recorded(struct tm_core *core, uint64_t timeout_usec, tm_wait_done done,
+			   void *userdata)
+{
+	tm_core_wait(core, &(struct tm_uuid){ "" }, timeout_usec, done, userdata);
+}
+
 int tm_core_operation(struct tm_core *core, const struct tm_uuid *id,
 		      struct tm_operation_record *ret)
 {
@@ -205,7 +218,9 @@ static bool fake_take_wait(struct tm_core *core)
 
 	for (size_t i = 0; i < core->n_waits; i++) {
 		struct fake_wait wait = core->waits[i];
-		bool ended = !core->live_valid || !tm_uuid_equal(&core->live.id, &wait.id);
+		bool ended = wait.id.text[0]
+				     ? !core->live_valid || !tm_uuid_equal(&core->live.id, &wait.id)
+				     : !atomic_load(&core->recording);
 
 		if (!ended && now < wait.until_usec)
 			continue;

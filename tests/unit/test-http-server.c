@@ -411,6 +411,27 @@ static void pages_lists(void **state)
 	done(&reply);
 }
 
+/* A page of events holds those of what its reader has seen: it waits while they are written. */
+static void events_are_waited_for(void **state)
+{
+	struct pollfd p = { .fd = dial(), .events = POLLIN };
+	struct reply reply;
+	json_t *items;
+
+	(void)state;
+	atomic_store(&f.core->recording, true);
+	ask_on(p.fd, "GET", "/v1/events?type=extended&limit=3", "", NULL);
+	assert_int_equal(poll(&p, 1, 200), 0);
+	(void)fake_events(f.core, TM_EVENT_EXTENDED, 1);
+	atomic_store(&f.core->recording, false);
+	reply = hear(p.fd);
+	items = json_object_get(reply.json, "items");
+	assert_int_equal(json_array_size(items), 1);
+	assert_string_equal(text_of(json_array_get(items, 0), "type"), "extended");
+	done(&reply);
+	(void)close(p.fd);
+}
+
 static void keeps_connections(void **state)
 {
 	static const char request[] = "GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -1345,6 +1366,7 @@ int main(void)
 		TEST(answers_reads),
 		TEST(shows_pools),
 		TEST(pages_lists),
+		TEST(events_are_waited_for),
 		TEST(keeps_connections),
 		TEST(says_when_it_is_not_ready),
 		TEST(refuses),

@@ -4,6 +4,7 @@
  * durable when, in which order operations run, and who is told what.
  */
 #include <errno.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -125,7 +126,8 @@ static void runs_to_its_end(void **state)
 	tm_core_wait(&f->base.core, &a.id, LIMIT_USEC, over, &a);
 	until(f, &a.over);
 	assert_true(a.ended);
-	/* Who waited for it sees what it did. */
+	/* Who waited for it sees what it did, and that there is news of it. */
+	assert_true(tm_core_recording(&f->base.core));
 	assert_int_equal(a.published_percent, 33);
 	assert_int_equal(f->pool->record.policy.data.low_water_percent, 33);
 	assert_int_equal(f->base.core.n_unfinished, 0);
@@ -145,6 +147,62 @@ static void runs_to_its_end(void **state)
 	tm_core_wait(&f->base.core, &a.id, LIMIT_USEC, over, &a);
 	until(f, &a.over);
 	assert_true(a.ended);
+}
+
+static void hold_up(void *arg)
+{
+	sem_t *go_on = arg;
+
+	while (sem_wait(go_on) < 0)
+		;
+}
+
+static uint64_t last_event(struct fixture *f)
+{
+	uint64_t seq = 0;
+
+	assert_int_equal(tm_store_last_seq(f->base.reader, &seq, NULL), 0);
+	return seq;
+}
+
+/* Who wants the events of what it has seen waits for the one who writes them, but not for ever. */
+static void events_can_be_waited_for(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t before = last_event(f);
+	struct tm_event_spec spec = { .type = TM_EVENT_EXTENDED, .pool = f->pool };
+	struct answer events = { .f = f };
+	sem_t go_on;
+
+	assert_int_equal(sem_init(&go_on, 0, 0), 0);
+	tm_crew_run(f->base.core.recorder, hold_up, &go_on);
+	assert_false(tm_core_recording(&f->base.core));
+	tm_record_event(&f->base.core, &spec, "an event");
+	assert_true(tm_core_recording(&f->base.core));
+
+	tm_core_wait_recorded(&f->base.core, 50 * TM_USEC_PER_MSEC, over, &events);
+	until(f, &events.over);
+	assert_false(events.ended);
+	assert_int_equal(last_event(f), before);
+
+	events.over = false;
+	tm_core_wait_recorded(&f->base.core, LIMIT_USEC, over, &events);
+	for (int i = 0; i < 3; i++)
+		turn(f);
+	assert_false(events.over);
+	assert_int_equal(sem_post(&go_on), 0);
+	until(f, &events.over);
+	assert_true(events.ended);
+	assert_true(last_event(f) > before);
+	assert_false(tm_core_recording(&f->base.core));
+
+	/* Nothing is on its way. */
+	events.over = false;
+	tm_core_wait_recorded(&f->base.core, LIMIT_USEC, over, &events);
+	until(f, &events.over);
+	assert_true(events.ended);
+	told(f, "extended");
+	assert_int_equal(sem_destroy(&go_on), 0);
 }
 
 /* All are accepted, and end. */
@@ -479,6 +537,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(runs_to_its_end),
+		TEST(events_can_be_waited_for),
 		TEST(one_after_the_other),
 		TEST(only_the_first_of_two),
 		TEST(cancels_what_waits),
