@@ -4,6 +4,7 @@
 #define DTM_METADATA_INTERNAL_H
 
 #include <linux/bitmap.h>
+#include <linux/blkdev.h>
 #include <linux/hashtable.h>
 #include <linux/list.h>
 #include <linux/rwsem.h>
@@ -78,6 +79,11 @@ struct dtm_metadata_view {
 struct dtm_metadata {
 	struct rw_semaphore lock; /* of all below but the view */
 	unsigned int noio;        /* what the holder for writing had set before */
+	/*
+	 * Of the holder for writing. The cache of metadata begins and ends one for each block that
+	 * it is asked for, which costs less where there is one already.
+	 */
+	struct blk_plug plug;
 	struct block_device *bdev;
 	struct list_head devices;
 
@@ -199,6 +205,20 @@ struct dtm_entry {
  */
 unsigned int dtm_md_rest_of_leaf(struct dtm_metadata *m, u64 root, u64 key, struct dtm_entry *ret,
 				 unsigned int most);
+
+/*
+ * Removes the keys below end that follow one in its leaf, at most so many, of a tree of values of 8
+ * bytes with a dec(). That one was just removed, and the lock held since. Answers how many, and
+ * which was the last; it may leave some, so that the leaf stays as full as the kernel's functions
+ * want it.
+ *
+ * Removing the one has made the leaf, and the way to it, the transaction's own, with a count of one
+ * each; so it can be changed where it is, as the block manager does it: changed in the cache and
+ * marked as such there. Its checksum is made when it is written.
+ */
+unsigned int dtm_md_remove_rest_of_leaf(struct dtm_metadata *m, const struct dm_btree_info *tree,
+					u64 root, u64 removed, u64 end, unsigned int most,
+					u64 *ret_last);
 
 /* ---- space maps, by their methods -------------------------------------------------------- */
 

@@ -493,61 +493,56 @@ static void collect_dec(void *context, const void *values, unsigned int n)
 	add_uses(context, values, n);
 }
 
-/* One that is known to be there. */
-static int remove_one(struct dtm_device *d, struct dm_btree_info *info, u64 *root, u64 at)
+/* The first in [begin, end), and what follows it in its leaf. *ret: how many; 0: there is none. */
+static int remove_next(struct dtm_device *d, struct dm_btree_info *info, u64 *root, u64 *begin,
+		       u64 end, unsigned int most, unsigned int *ret)
 {
+	struct dtm_metadata *m = d->m;
 	dm_block_t new_root;
+	__le64 value;
+	u64 key;
 	int r;
 
-	r = dm_btree_remove(info, *root, &at, &new_root);
+	*ret = 0;
+	r = dm_btree_lookup_next(&m->device_tree, *root, begin, &key, &value);
+	if (r == -ENODATA || (!r && key >= end)) {
+		*begin = end;
+		return 0;
+	}
+	if (!r)
+		r = dm_btree_remove(info, *root, &key, &new_root);
 	if (r)
 		return r;
 	*root = new_root;
-	if (d->now.mapped_blocks)
-		WRITE_ONCE(d->now.mapped_blocks, d->now.mapped_blocks - 1);
+	*ret = 1 + dtm_md_remove_rest_of_leaf(m, info, new_root, key, end, most - 1, &key);
+	*begin = key + 1;
+	WRITE_ONCE(d->now.mapped_blocks,
+		   d->now.mapped_blocks - min_t(u64, *ret, d->now.mapped_blocks));
 	return 0;
 }
 
 /*
- * One by one, each found first, so that any error of removing it is one: the kernel's function for
- * several takes a sector that cannot be read (-ENODATA) for the end of them, and leaves the tree
- * half changed. No more than is done in a short time; begin says how far that was.
+ * Each that the kernel's function removes is found first, so that any error of that is one: the one
+ * for several takes a sector that cannot be read (-ENODATA) for the end of them, and leaves the
+ * tree half changed. No more than is done in a short time; begin says how far that was.
  */
 static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 {
 	struct dtm_metadata *m = d->m;
 	struct uses u = { .m = m, .count = m->data_sm->dec_blocks };
 	struct dm_btree_info info = m->device_tree;
-	struct dtm_entry found[NEIGHBOURS + 1];
-	unsigned int left, n, i;
+	unsigned int left, n;
 	int r = 0;
 
 	/*
-	 * The blocks come one at a time, but are counted by run. That is later than they come; what
-	 * is counted up in between only makes a count larger for a while.
+	 * The blocks come a few at a time, but are counted by run. That is later than they come;
+	 * what is counted up in between only makes a count larger for a while.
 	 */
 	info.value_type.context = &u;
 	info.value_type.inc = collect_inc;
 	info.value_type.dec = collect_dec;
-	for (left = BLOCKS_AT_ONCE; *begin < end && left; left -= min(left, n)) {
-		r = dm_btree_lookup_next(&m->device_tree, *root, begin, &found[0].key,
-					 &found[0].value);
-		if (r == -ENODATA || (!r && found[0].key >= end)) {
-			*begin = end;
-			r = 0;
-			break;
-		}
-		if (r)
-			break;
-		n = 1 + dtm_md_rest_of_leaf(m, *root, found[0].key, found + 1, NEIGHBOURS);
-		for (i = 0; i < n && found[i].key < end; i++) {
-			r = remove_one(d, &info, root, found[i].key);
-			if (r)
-				goto out;
-			*begin = found[i].key + 1;
-		}
-	}
-out:
+	for (left = BLOCKS_AT_ONCE; *begin < end && left && !r; left -= n)
+		r = remove_next(d, &info, root, begin, end, left, &n);
 	count_uses(&u);
 	return r;
 }

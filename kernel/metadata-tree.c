@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * See metadata-internal.h: what is not in a tree, told from what cannot be read; and what lies next
- * to what was found.
+ * See metadata-internal.h: what is not in a tree, told from what cannot be read; what lies next to
+ * what was found; and taking out at once what lies next to what was taken out.
  *
  * The kernel's B-trees say -ENODATA of a key that is not there. The block layer says the same of a
  * sector that the disk cannot read any more (BLK_STS_MEDIUM), and the trees pass that on. Taken for
@@ -100,46 +100,89 @@ static int is_missing(struct dtm_metadata *m, u64 root, u64 key, bool wait)
 	return -ENODATA;
 }
 
-/* Copies what follows the key in a leaf. */
-static unsigned int copy_rest(const struct node *n, u64 key, struct dtm_entry *ret,
-			      unsigned int most)
+static bool is_leaf_of_mappings(const struct node *n)
 {
-	const u32 room = le32_to_cpu(n->most);
-	const u32 entries = le32_to_cpu(n->entries);
-	unsigned int found = 0;
-	u32 at;
+	const u32 most = le32_to_cpu(n->most);
 
-	if (le32_to_cpu(n->flags) & NODE_INTERNAL || le32_to_cpu(n->value_size) != sizeof(__le64) ||
-	    room > NODE_MOST || entries > room)
-		return 0;
-	at = entries_up_to(n, entries, key);
-	if (!at || le64_to_cpu(n->keys[at - 1]) != key)
-		return 0;
-	for (; at < entries && found < most; at++, found++) {
-		ret[found].key = le64_to_cpu(n->keys[at]);
-		ret[found].value = n->keys[room + at];
+	return !(le32_to_cpu(n->flags) & NODE_INTERNAL) &&
+	       le32_to_cpu(n->value_size) == sizeof(__le64) && most <= NODE_MOST &&
+	       le32_to_cpu(n->entries) <= most;
+}
+
+/* The leaf to which the way to a key leads, to be released; or NULL. All of the way is cached. */
+static struct node *get_leaf(struct dtm_metadata *m, u64 root, u64 key, struct dm_buffer **ret)
+{
+	unsigned int depth;
+	u64 at = root;
+
+	for (depth = 0; at && depth < MAX_DEPTH; depth++) {
+		struct node *n = dm_bufio_get(m->bm->bufio, at, ret);
+
+		if (IS_ERR_OR_NULL(n))
+			return NULL;
+		at = next_of(n, key);
+		if (!at && is_leaf_of_mappings(n))
+			return n;
+		dm_bufio_release(*ret);
 	}
-	return found;
+	return NULL;
 }
 
 unsigned int dtm_md_rest_of_leaf(struct dtm_metadata *m, u64 root, u64 key, struct dtm_entry *ret,
 				 unsigned int most)
 {
-	unsigned int depth, found = 0;
-	u64 at = root;
+	unsigned int found = 0;
+	const struct node *n;
+	struct dm_buffer *b;
+	u32 room, entries, at;
 
-	for (depth = 0; at && depth < MAX_DEPTH; depth++) {
-		struct dm_buffer *b;
-		const struct node *n = dm_bufio_get(m->bm->bufio, at, &b);
-
-		if (IS_ERR_OR_NULL(n))
-			return 0;
-		at = next_of(n, key);
-		if (!at)
-			found = copy_rest(n, key, ret, most);
-		dm_bufio_release(b);
+	n = get_leaf(m, root, key, &b);
+	if (!n)
+		return 0;
+	room = le32_to_cpu(n->most);
+	entries = le32_to_cpu(n->entries);
+	at = entries_up_to(n, entries, key);
+	if (!at || le64_to_cpu(n->keys[at - 1]) != key)
+		at = entries;
+	for (; at < entries && found < most; at++, found++) {
+		ret[found].key = le64_to_cpu(n->keys[at]);
+		ret[found].value = n->keys[room + at];
 	}
+	dm_bufio_release(b);
 	return found;
+}
+
+unsigned int dtm_md_remove_rest_of_leaf(struct dtm_metadata *m, const struct dm_btree_info *tree,
+					u64 root, u64 removed, u64 end, unsigned int most,
+					u64 *ret_last)
+{
+	u32 room, entries, keep, at, n;
+	struct dm_buffer *b;
+	struct node *leaf;
+
+	leaf = get_leaf(m, root, removed, &b);
+	if (!leaf)
+		return 0;
+	room = le32_to_cpu(leaf->most);
+	entries = le32_to_cpu(leaf->entries);
+	/* The kernel's functions make sure that no leaf but the root gets below a third. */
+	keep = dm_bufio_get_block_number(b) == root ? 0 : room / 3 + 1;
+	at = entries_up_to(leaf, entries, removed);
+	n = entries_up_to(leaf, entries, end - 1) - at;
+	n = min3(n, entries > keep ? entries - keep : 0, most);
+	if (n) {
+		__le64 *keys = leaf->keys + at, *values = keys + room;
+		const size_t behind = (entries - at - n) * sizeof(*keys);
+
+		*ret_last = le64_to_cpu(keys[n - 1]);
+		tree->value_type.dec(tree->value_type.context, values, n);
+		memmove(keys, keys + n, behind);
+		memmove(values, values + n, behind);
+		leaf->entries = cpu_to_le32(entries - n);
+		dm_bufio_mark_buffer_dirty(b);
+	}
+	dm_bufio_release(b);
+	return n;
 }
 
 int dtm_md_lookup(struct dtm_metadata *m, struct dm_btree_info *tree, u64 root, u64 key, bool wait,

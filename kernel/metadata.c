@@ -3,6 +3,7 @@
 
 #include "metadata-internal.h"
 
+#include <linux/blkdev.h>
 #include <linux/device-mapper.h>
 #include <linux/err.h>
 #include <linux/math64.h>
@@ -105,15 +106,22 @@ void dtm_md_lock(struct dtm_metadata *m)
 {
 	down_write(&m->lock);
 	m->noio = memalloc_noio_save();
+	blk_start_plug(&m->plug);
+}
+
+static void let_go(struct dtm_metadata *m)
+{
+	unsigned int noio = m->noio;
+
+	blk_finish_plug(&m->plug);
+	up_write(&m->lock);
+	memalloc_noio_restore(noio);
 }
 
 void dtm_md_unlock(struct dtm_metadata *m)
 {
-	unsigned int noio = m->noio;
-
 	renew_view(m);
-	up_write(&m->lock);
-	memalloc_noio_restore(noio);
+	let_go(m);
 }
 
 static bool has_room(struct dtm_metadata *m, enum dtm_md_room room)
@@ -890,8 +898,7 @@ struct dtm_metadata *dtm_metadata_open(struct block_device *bdev, sector_t data_
 	dtm_md_lock(m);
 	r = open_or_format(m, data_block_sectors, may_format);
 	if (r) {
-		up_write(&m->lock);
-		memalloc_noio_restore(m->noio);
+		let_go(m);
 		goto fail_manager;
 	}
 	dtm_md_unlock(m);
@@ -927,8 +934,7 @@ void dtm_metadata_close(struct dtm_metadata *m)
 	}
 	end_promises(m, 0, U64_MAX);
 	unload(m);
-	up_write(&m->lock);
-	memalloc_noio_restore(m->noio);
+	let_go(m);
 
 	dm_block_manager_destroy(m->bm);
 	free_metadata(m);

@@ -472,6 +472,88 @@ def alignments(t, block=thin.BLOCK):
     end(pool, vol, snap)
 
 
+MAPPING = re.compile(r'<single_mapping origin_block="(\d+)" data_block="(\d+)"|'
+                     r'<range_mapping origin_begin="(\d+)" data_begin="(\d+)" length="(\d+)"')
+
+
+def mappings(text):
+    """Of thin_dump: a dict of blocks by device."""
+    found = {}
+    for device, body in re.findall(r'<device dev_id="(\d+)"[^>]*>(.*?)</device>', text, re.S):
+        blocks = found[int(device)] = {}
+        for one, data, first, first_data, length in MAPPING.findall(body):
+            for number in range(int(length or 1)):
+                blocks[int(one or first) + number] = int(data or first_data) + number
+    return found
+
+
+def large_trees(t, seed, features, blocks=48000, rounds=6):
+    """Ranges taken out of trees of many leaves: dense and sparse, of a device's own and shared, some blocks
+    written again. After each round the metadata says what the model does."""
+    rng = random.Random(seed)
+    t.log(f"large trees, seed {seed}, {features or 'passed down'}")
+    meta, data = thin.Disk(t, "meta", 16 * MIB), thin.Disk(t, "data", 2 * blocks * BLOCK_BYTES)
+    size = 3 * blocks
+    dense = set(range(blocks // 4)) | set(range(blocks, blocks + blocks // 8))
+    sparse = {block for block in range(blocks + blocks // 8, size, 3)}
+    keys = sorted(dense | sparse)
+    place = list(range(len(keys)))
+    half = len(keys) // 2
+    tail = place[half:]
+    rng.shuffle(tail)  # half of it in runs, half of it anywhere
+    model = {0: dict(zip(keys, place[:half] + tail)), 1: {}}
+    xml = t.scratch / "large.xml"
+    xml.write_text(f'<superblock uuid="" time="0" transaction="0" version="2" data_block_size="128" '
+                   f'nr_data_blocks="{2 * blocks}">\n'
+                   f'<device dev_id="0" mapped_blocks="{len(keys)}" transaction="0" creation_time="0" snap_time="0">\n' +
+                   "".join(f'<single_mapping origin_block="{key}" data_block="{model[0][key]}" time="0"/>\n'
+                           for key in keys) + "</device>\n</superblock>\n")
+    tm.sh(["thin_restore", "-i", xml, "-o", meta.path])
+    xml.unlink()
+    volumes = {}
+
+    def discard(number):
+        first = rng.choice((rng.randrange(size), rng.choice(keys)))
+        length = min(size - first, rng.choice((1, 2, rng.randrange(1, 100), rng.randrange(1, 1000), rng.randrange(1, 9000))))
+        thin.discard(volumes[number], first * 128, length * 128)
+        for block in [b for b in model[number] if first <= b < first + length]:
+            del model[number][block]
+
+    def write(number):
+        block = rng.randrange(size)
+        thin.write(volumes[number], block * 128, bytes(SECTOR))
+        model[number][block] = None  # wherever that lies
+
+    pool = None
+    for turn in range(rounds):
+        pool = thin.Pool(t, meta, data, "large", features=features)
+        volumes = {number: pool.thin(number, size * BLOCK_BYTES) for number in ((0, 1) if turn > 1 else (0,))}
+        if turn == 1:
+            volumes[0].suspend()
+            pool.message("create_snap 1 0")
+            volumes[0].resume()
+            volumes[1] = pool.thin(1, size * BLOCK_BYTES)
+            model[1] = dict(model[0])
+        for _ in range(40):
+            number = rng.choice(sorted(volumes))
+            rng.choice((discard, discard, discard, write))(number)
+        for number, volume in volumes.items():
+            t.equal(int(volume.status().split()[0]), 128 * len(model[number]), f"sectors mapped in volume {number}")
+            volume.remove()
+        used = pool.state(flush=True).data_used
+        pool.remove()
+        thin.check(meta)
+        found = mappings(thin.dump(meta))
+        for number in volumes:
+            t.equal(found[number].keys() == model[number].keys(), True, f"which blocks volume {number} has, round {turn}")
+            moved = [b for b, at in model[number].items() if at not in (None, found[number][b])]
+            t.equal(moved, [], f"blocks of volume {number} that lie elsewhere, round {turn}")
+            model[number] = found[number]
+        t.equal(used, len(set().union(*(blocks.values() for blocks in found.values()))), "blocks in use")
+    meta.close()
+    data.close()
+
+
 def seed_of_today():
     return int(os.environ.get("MODEL_SEED") or random.SystemRandom().randrange(1 << 30))
 
@@ -487,6 +569,8 @@ def same_dumps(t):
 def long(t):
     """What takes minutes, for kernel-long."""
     seed = seed_of_today()
+    for number in range(3):
+        large_trees(t, seed + number, ("skip_block_zeroing", "no_discard_passdown skip_block_zeroing")[number % 2], rounds=12)
     discards(t, "no_discard_passdown")
     alignments(t, 2 * thin.BLOCK)  # at no power of two the block layer cuts discards by itself
     origins(t, "stock", LENGTHS)
@@ -510,4 +594,5 @@ def run(t):
     alignments(t)
     origins(t, "ours", (127, 3 * 128 + 5, 10 * 128 + 77))
     t.log("discards of every alignment, external origins")
+    large_trees(t, seed_of_today(), "no_discard_passdown skip_block_zeroing")
     workload(t, seed_of_today(), 60, features="no_discard_passdown")
