@@ -67,11 +67,13 @@ int tm_handle_operation_list(struct tm_request *request)
 	items = json_array();
 	for (size_t i = 0; i < n; i++) {
 		struct tm_operation_record live = { 0 };
-		const bool goes_on =
-			list[i].status != TM_OP_DONE && list[i].status != TM_OP_FAILED &&
-			tm_core_operation(request->http->core, &list[i].id, &live) == 0;
+		/* Of one that has just ended the row says so before what it did can be seen. */
+		const bool goes_on = tm_core_operation(request->http->core, &list[i].id, &live) ==
+				     0;
+		const struct tm_operation_record *op = goes_on ? &live : &list[i];
 
-		(void)json_array_append_new(items, tm_encode_operation(goes_on ? &live : &list[i]));
+		if (filter.status < 0 || filter.status == (int)op->status)
+			(void)json_array_append_new(items, tm_encode_operation(op));
 		tm_operation_record_done(&live);
 		if (i + 1 == limit)
 			(void)snprintf(next, sizeof(next), "%" PRIu64, list[i].created_usec);

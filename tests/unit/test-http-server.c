@@ -1040,6 +1040,37 @@ static void waits_for_operations(void **state)
 	done(&reply);
 }
 
+/* What an operation did can be seen a little after its row in the database says that it is done. */
+static void lists_what_can_be_seen(void **state)
+{
+	struct tm_operation_record row;
+	struct reply reply;
+	json_t *items;
+
+	(void)state;
+	reply = ask("POST", "/v1/pools/tank/activate", "", NULL);
+	assert_int_equal(reply.status, 202);
+	done(&reply);
+	{
+		TM_LOCK_SCOPE(&f.core->lock);
+		row = f.core->live;
+		row.status = TM_OP_DONE;
+		assert_int_equal(tm_store_put_operation(f.core->store, &row, NULL), 0);
+	}
+	reply = ask("GET", "/v1/operations", "", NULL);
+	items = json_object_get(reply.json, "items");
+	assert_int_equal(json_array_size(items), 1);
+	assert_string_equal(text_of(json_array_get(items, 0), "status"), "queued");
+	done(&reply);
+	reply = ask("GET", "/v1/operations?status=done", "", NULL);
+	assert_int_equal(json_array_size(json_object_get(reply.json, "items")), 0);
+	done(&reply);
+	fake_end_operation(f.core, TM_OP_DONE, TM_OK);
+	reply = ask("GET", "/v1/operations?status=done", "", NULL);
+	assert_int_equal(json_array_size(json_object_get(reply.json, "items")), 1);
+	done(&reply);
+}
+
 /* Many more waits than threads: none of them is held. */
 static void holds_no_thread(void **state)
 {
@@ -1383,6 +1414,7 @@ int main(void)
 		TEST(dry_runs),
 		TEST(passes_refusals_on),
 		TEST(waits_for_operations),
+		TEST(lists_what_can_be_seen),
 		TEST(holds_no_thread),
 		TEST(survives_hangups),
 		TEST(stops_with_requests_waiting),
