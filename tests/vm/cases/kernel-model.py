@@ -472,19 +472,27 @@ def alignments(t, block=thin.BLOCK):
     end(pool, vol, snap)
 
 
-MAPPING = re.compile(r'<single_mapping origin_block="(\d+)" data_block="(\d+)"|'
-                     r'<range_mapping origin_begin="(\d+)" data_begin="(\d+)" length="(\d+)"')
+ELEMENT = re.compile(r'<device dev_id="(?P<device>\d+)"|<def name="(?P<shared>[^"]*)"|<ref name="(?P<ref>[^"]*)"|'
+                     r'<single_mapping origin_block="(?P<one>\d+)" data_block="(?P<data>\d+)"|'
+                     r'<range_mapping origin_begin="(?P<first>\d+)" data_begin="(?P<begin>\d+)" length="(?P<length>\d+)"')
 
 
 def mappings(text):
-    """Of thin_dump: a dict of blocks by device."""
-    found = {}
-    for device, body in re.findall(r'<device dev_id="(\d+)"[^>]*>(.*?)</device>', text, re.S):
-        blocks = found[int(device)] = {}
-        for one, data, first, first_data, length in MAPPING.findall(body):
-            for number in range(int(length or 1)):
-                blocks[int(one or first) + number] = int(data or first_data) + number
-    return found
+    """Of thin_dump: a dict of blocks by device. That of Debian 13 tells once what devices share, and refers to it."""
+    devices, shared, blocks = {}, {}, {}
+    for e in ELEMENT.finditer(text):
+        if e["device"]:
+            blocks = devices[int(e["device"])] = {}
+        elif e["shared"]:
+            blocks = shared[e["shared"]] = {}
+        elif e["ref"]:
+            blocks.update(shared[e["ref"]])
+        elif e["one"]:
+            blocks[int(e["one"])] = int(e["data"])
+        else:
+            for number in range(int(e["length"])):
+                blocks[int(e["first"]) + number] = int(e["begin"]) + number
+    return devices
 
 
 def large_trees(t, seed, features, blocks=48000, rounds=6):
