@@ -17,7 +17,7 @@ import thin
 import tm
 
 SUITES = ["bookworm"]  # on Debian 13 by its name
-LIMIT = 300
+LIMIT = 600
 PACKAGE = False
 MODULE = True
 
@@ -495,7 +495,7 @@ def mappings(text):
     return devices
 
 
-def large_trees(t, seed, features, blocks=48000, rounds=6):
+def large_trees(t, seed, features, blocks=16000, rounds=4):
     """Ranges taken out of trees of many leaves: dense and sparse, of a device's own and shared, some blocks
     written again. After each round the metadata says what the model does."""
     rng = random.Random(seed)
@@ -577,7 +577,7 @@ def same_dumps(t):
 def long(t):
     """What takes minutes, for kernel-long."""
     seed = seed_of_today()
-    large_trees(t, seed, "skip_block_zeroing")
+    large_trees(t, seed, "skip_block_zeroing", blocks=48000, rounds=6)
     discards(t, "no_discard_passdown")
     alignments(t, 2 * thin.BLOCK)  # at no power of two the block layer cuts discards by itself
     origins(t, "stock", LENGTHS)
