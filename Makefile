@@ -195,6 +195,7 @@ install: all ## Install to DESTDIR= under PREFIX= (/usr); configuration goes to 
 	install -D -m 644 -t $(DESTDIR)/etc/thinmgr packaging/thinmgrd.conf
 	install -D -m 644 -t $(DESTDIR)$(DATADIR)/thinmgr $(wildcard api/openapi.yaml) \
 		$(wildcard api/openapi.json) packaging/org.thinmgr1.conf
+	install -D -m 644 -t $(DESTDIR)$(DATADIR)/doc/thinmgr/docs $(wildcard docs/*.md)
 	$(foreach page,$(wildcard docs/man/*.[1-8]),install -D -m 644 -t \
 		$(DESTDIR)$(DATADIR)/man/man$(subst .,,$(suffix $(page))) $(page) &&) true
 	if [ -f packaging/completion/thinmgr ]; then install -D -m 644 -t \

@@ -25,6 +25,9 @@ def run(t):
     for name in ("thinmgrd", "thinmgr", "thinmgrd.service", "thinmgrd.conf", "56-thinmgr.rules",
                  "org.thinmgr1.conf", "openapi.yaml"):
         t.check(name in files, f"{name} is in the package")
+    # The machine keeps no documentation on its disk, but dpkg knows what was in the package.
+    for page in ("README.md", "docs/guide.md", "docs/repair.md", "docs/errors.md"):
+        t.check(Path("/usr/share/doc/thinmgr", page) in listed, f"{page} is in the package, and not compressed")
     t.check(Path("/usr/share/bash-completion/completions/thinmgr").exists(), "completion")
     for page in ("man8/thinmgrd.8", "man1/thinmgr.1", "man5/thinmgrd.conf.5"):
         found = list(Path("/usr/share/man").glob(f"{page}*"))

@@ -21,7 +21,7 @@ from . import image, util
 from .util import REPO, LabError, as_root, run, say
 
 # What goes into a package or its test tools; a change anywhere else needs no new build.
-SOURCES = ("Makefile", "mk", "daemon", "cli", "kernel", "api", "packaging", "docs/man", "README.md", "LICENSES",
+SOURCES = ("Makefile", "mk", "daemon", "cli", "kernel", "api", "packaging", "docs", "README.md", "LICENSES",
            "tests/bench", "tests/tools")
 LAYOUT = "1"
 
