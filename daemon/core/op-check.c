@@ -287,6 +287,8 @@ static int read_all(struct tm_op *op, struct tm_error *err)
 	char path[TM_PATH_SIZE + 16];
 	int r = find_metadata(op, path, err);
 
+	/* thin_dump reads once what thin_check reads once of a snapshot, and twice of a file. */
+	op->progress.part_end = op->pool_was_active ? 50 : 67;
 	if (r >= 0)
 		r = op->pool_was_active ? tm_metadata_check_held(op->core, &op->progress, &op->pool,
 								 path, &result, err)
@@ -303,6 +305,10 @@ static int read_all(struct tm_op *op, struct tm_error *err)
 		/* Perhaps more than at the moment of the snapshot, never less. */
 		reading.data_blocks = status.data_total;
 	}
+	/* A check that is too old for snapshots did not run; one that was seen stays done. */
+	op->progress.part_begin = atomic_load(&op->progress.percent) < 0 ? 0
+									 : op->progress.part_end;
+	op->progress.part_end = 100;
 	if (op->check.keep)
 		r = tm_packed_begin(&op->pool, &reading.packed, err);
 	if (r >= 0)

@@ -302,6 +302,7 @@ bool tm_op_cancellable(const struct tm_op_type *type, const struct tm_operation_
 static void show(struct tm_op *op, enum tm_op_status status, size_t step)
 {
 	atomic_store(&op->progress.percent, -1);
+	op->progress.part_begin = op->progress.part_end = 0;
 	TM_LOCK_SCOPE(&op->core->live_lock);
 	op->record.status = status;
 	op->record.step = (uint32_t)step;

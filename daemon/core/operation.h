@@ -49,6 +49,9 @@ struct tm_op_type {
 struct tm_progress {
 	atomic_bool cancelled; /* what can end early is to, and to be undone */
 	atomic_int percent;    /* of the step, an estimate; -1: not known */
+	/* Where a step runs several programs: from where to where, in percent of it, the next one
+	 * leads; both 0: it is all of the step. For the thread alone that runs them. */
+	int part_begin, part_end;
 };
 
 /* What was found of lost writes, and recorded; see tm_parts_suspect. */

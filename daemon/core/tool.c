@@ -81,9 +81,12 @@ static bool look_after(struct running *run)
 	run->seen_usec = tm_now_monotonic_usec();
 	if (w->io_bytes) {
 		const uint64_t percent = tm_mul_div(io_so_far(run->pid), 100, w->io_bytes);
+		const int begin = w->progress->part_begin;
+		const int part = (w->progress->part_end ? w->progress->part_end : 100) - begin;
 
 		/* An estimate: that it is done only its end says. */
-		atomic_store(&w->progress->percent, percent < 99 ? (int)percent : 99);
+		atomic_store(&w->progress->percent,
+			     begin + part * (percent < 99 ? (int)percent : 99) / 100);
 	}
 	return atomic_load(&w->progress->cancelled);
 }

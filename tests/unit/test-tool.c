@@ -251,8 +251,13 @@ static void tells_progress(void **state)
 	const char *const argv[] = { "/bin/sh", "-c", command, NULL };
 	const struct {
 		uint64_t expected;
+		int begin, end; /* of its part of the step */
 		int least, most;
-	} cases[] = { { 8 * TM_MIB, 40, 60 }, { TM_MIB, 99, 99 }, { 0, -1, -1 } };
+	} cases[] = { { 8 * TM_MIB, 0, 0, 40, 60 },
+		      { TM_MIB, 0, 0, 99, 99 },
+		      { 0, 0, 0, -1, -1 },
+		      { 8 * TM_MIB, 0, 50, 20, 30 },
+		      { 8 * TM_MIB, 50, 100, 70, 80 } };
 	int fd = mkstemp(path);
 
 	(void)state;
@@ -262,7 +267,9 @@ static void tells_progress(void **state)
 		       ">%s; exec sleep 600",
 		       path);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct tm_progress progress = { .percent = -1 };
+		struct tm_progress progress = { .percent = -1,
+						.part_begin = cases[i].begin,
+						.part_end = cases[i].end };
 		const struct tm_tool_watch watch = { &progress, cases[i].expected };
 		struct tm_tool_result result;
 
