@@ -10,8 +10,9 @@
  *    that; so are those that follow it, together. A crash in between leaves them mapped with
  * undefined content, which is what a discard that was not acknowledged may do.
  * 2. A run that may be shared is given back first; only then can be told which of its blocks
- *    nobody uses any more. Those are discarded, and no transaction is committed until that has
- *    ended (pool->passdowns), for only a commit makes them free for others.
+ *    nobody uses any more. Those are discarded, with those of the runs that follow, and no
+ *    transaction is committed until that has ended (pool->passdowns), for only a commit makes them
+ *    free for others.
  * 3. A block that is unused by now only because another device has a copy of it instead, since the
  *    last commit, is what that device has after a crash. So that is committed first.
  */
@@ -20,10 +21,7 @@
 
 /* Each is a discard under way on the data device. */
 #define RUNS_AT_ONCE 64
-/*
- * Of a run that may be shared: it is given back with one change, so that no part of it is free for
- * others by a commit in between, and discarded then.
- */
+/* Blocks of runs that may be shared: who waits for a commit waits for their discards. */
 #define SHARED_AT_ONCE 4096
 
 static void next_run(struct dtm_io *io);
@@ -119,41 +117,29 @@ static void discarded(struct dtm_io *io)
 		next_run(io);
 }
 
-static void discarded_unshared(struct dtm_io *io)
+/* Of runs that were shared and are given back already. */
+static void discarded_shared(struct dtm_io *io)
 {
-	next_run(io);
+	if (io->status)
+		finish(io);
+	else
+		next_run(io);
 }
 
 /* Of a run that was shared and is given back: those that nobody uses any more. */
-static int pass_down_unused(struct dtm_io *io)
+static int pass_down_unused(struct dtm_io *io, const struct dtm_run *run)
 {
 	struct dtm_pool *pool = io->thin->pool;
-	const u64 end = io->run.block + (io->run.virtual_end - io->run.virtual_begin);
-	u64 first = io->run.block;
+	const u64 end = run->block + (run->virtual_end - run->virtual_begin);
+	u64 first = run->block, last;
+	int r;
 
-	while (first < end) {
-		bool used = true;
-		u64 last;
-		int r;
-
-		for (; first < end && used; first++) {
-			r = dtm_metadata_data_is_used(pool->metadata, first, &used);
-			if (r)
-				return r;
-			if (!used)
-				break;
-		}
-		if (first == end)
-			break;
-		for (last = first + 1; last < end; last++) {
-			r = dtm_metadata_data_is_used(pool->metadata, last, &used);
-			if (r)
-				return r;
-			if (used)
-				break;
-		}
+	for (; first < end; first = last) {
+		last = end;
+		r = dtm_metadata_find_unused_data(pool->metadata, &first, &last);
+		if (r)
+			return r == -ENODATA ? 0 : r;
 		pass_down(io, first, last);
-		first = last;
 	}
 	return 0;
 }
@@ -194,26 +180,48 @@ static bool all_here(struct dtm_io *io)
 	return atomic_dec_and_test(&io->awaited);
 }
 
-/* Of a run that may be shared, true: go on with the next. */
+/*
+ * The run that was found, and those that follow it, as long as they may be shared as well: given
+ * back one by one, and discarded side by side. True: go on with the next.
+ */
 static bool discard_shared(struct dtm_io *io)
 {
 	struct dtm_pool *pool = io->thin->pool;
+	struct dtm_run run = io->run;
+	unsigned int n = 0;
+	u64 left = SHARED_AT_ONCE;
 	int r;
 
-	if (unmap(io, io->run.virtual_end)) {
-		fail(io, BLK_STS_IOERR);
-		return false;
-	}
-	io->next = discarded_unshared;
+	io->next = discarded_shared;
 	atomic_set(&io->awaited, 1);
-	r = pass_down_unused(io);
-	if (r) {
-		DMERR("%s: cannot see which blocks are unused (%d): they are not discarded on the "
-		      "data device",
-		      dm_device_name(pool->md), r);
-		dtm_pool_change_failed(pool, "count uses of blocks", r);
+	for (;;) {
+		run.virtual_end = min(run.virtual_end, run.virtual_begin + left);
+		left -= run.virtual_end - run.virtual_begin;
+		if (unmap(io, run.virtual_end)) {
+			io->status = BLK_STS_IOERR; /* when those before it have ended */
+			break;
+		}
+		r = pass_down_unused(io, &run);
+		if (r) {
+			DMERR("%s: cannot see which blocks are unused (%d): they are not discarded "
+			      "on the data device",
+			      dm_device_name(pool->md), r);
+			dtm_pool_change_failed(pool, "count uses of blocks", r);
+			break;
+		}
+		if (++n == RUNS_AT_ONCE || !left || dtm_engine_is_wanted(pool))
+			break;
+		/* An error is met again when it is this run's turn. */
+		r = dtm_device_find_run(io->thin->device, io->at, io->cell.end, &run);
+		if (r || !run.shared || was_left(pool, &run))
+			break;
 	}
-	return all_here(io);
+	if (!all_here(io))
+		return false;
+	if (!io->status)
+		return true;
+	finish(io);
+	return false;
 }
 
 /* The same of runs that are not. */
@@ -292,9 +300,6 @@ static void next_run(struct dtm_io *io)
 			fail(io, BLK_STS_IOERR);
 			return;
 		}
-		if (down && io->run.shared)
-			io->run.virtual_end = min(io->run.virtual_end,
-						  io->run.virtual_begin + SHARED_AT_ONCE);
 		/* Or it would delay who waits for a commit for as long as discards come. */
 		if (down && io->run.shared && (pool->commit_wanted || was_left(pool, &io->run))) {
 			pool->commit_wanted = true;

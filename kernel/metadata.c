@@ -1144,20 +1144,13 @@ static int count_of_data(struct dtm_metadata *m, u64 block, u32 *ret)
 {
 	int r;
 
-	dtm_md_lock(m);
-	r = usable(m);
-	if (!r && block >= m->data_blocks)
-		r = -EINVAL;
-	if (!r) {
-		r = m->data_sm->get_count(m->data_sm, block, ret);
-		if (!r)
-			r = m->lost_error;
-		/* What it pushed out may be lost. */
-		if (r && m->dirty)
-			r = spoil(m, r);
-	}
-	dtm_md_unlock(m);
-	return r;
+	if (block >= m->data_blocks)
+		return -EINVAL;
+	r = m->data_sm->get_count(m->data_sm, block, ret);
+	if (!r)
+		r = m->lost_error;
+	/* What it pushed out may be lost. */
+	return r && m->dirty ? spoil(m, r) : r;
 }
 
 int dtm_metadata_data_is_shared(struct dtm_metadata *m, u64 block, bool *ret_shared)
@@ -1165,21 +1158,41 @@ int dtm_metadata_data_is_shared(struct dtm_metadata *m, u64 block, bool *ret_sha
 	u32 count;
 	int r;
 
-	r = count_of_data(m, block, &count);
+	dtm_md_lock(m);
+	r = usable(m);
+	if (!r)
+		r = count_of_data(m, block, &count);
+	dtm_md_unlock(m);
 	if (!r)
 		*ret_shared = count > 1;
 	return r;
 }
 
-int dtm_metadata_data_is_used(struct dtm_metadata *m, u64 block, bool *ret_used)
+int dtm_metadata_find_unused_data(struct dtm_metadata *m, u64 *begin, u64 *end)
 {
+	u64 block, first = *end;
 	u32 count;
 	int r;
 
-	r = count_of_data(m, block, &count);
-	if (!r)
-		*ret_used = count > 0;
-	return r;
+	dtm_md_lock(m);
+	r = usable(m);
+	for (block = *begin; !r && block < *end; block++) {
+		r = count_of_data(m, block, &count);
+		if (r)
+			break;
+		if (!count)
+			first = min(first, block);
+		else if (first < block)
+			break;
+	}
+	dtm_md_unlock(m);
+	if (r)
+		return r;
+	if (first == *end)
+		return -ENODATA;
+	*begin = first;
+	*end = block;
+	return 0;
 }
 
 int dtm_metadata_inc_data(struct dtm_metadata *m, u64 begin, u64 end)

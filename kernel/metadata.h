@@ -159,9 +159,10 @@ int dtm_metadata_resize_metadata(struct dtm_metadata *m, u64 blocks);
  * transaction are not given out in it. -EXFULL: there is no metadata left.
  */
 int dtm_metadata_alloc_data(struct dtm_metadata *m, u64 *ret_block);
-/* Is the block in use more than once, or at all? Wait as those that change do. */
+/* Is the block in use more than once? Waits as those that change do. */
 int dtm_metadata_data_is_shared(struct dtm_metadata *m, u64 block, bool *ret_shared);
-int dtm_metadata_data_is_used(struct dtm_metadata *m, u64 block, bool *ret_used);
+/* The first run of blocks in [begin, end) that nobody uses; -ENODATA: there is none. The same. */
+int dtm_metadata_find_unused_data(struct dtm_metadata *m, u64 *begin, u64 *end);
 /* Uses of the blocks [begin, end), one more or one less each. */
 int dtm_metadata_inc_data(struct dtm_metadata *m, u64 begin, u64 end);
 int dtm_metadata_dec_data(struct dtm_metadata *m, u64 begin, u64 end);

@@ -102,19 +102,39 @@ def flush_during_discard(t):
     meta, data = disks(t)
     pool = thin.Pool(t, meta, data)
     vol, other = pool.make(0, 16 * MIB), pool.make(1, 16 * MIB)
-    was_shared(pool, vol, 128)
+    was_shared(pool, vol, 256)
     thin.fill(other, 0, 1, 1)
     thin.flush(other)
-    slow_writes(data, 300)
-    discard = thin.Background(thin.discard, vol, thin.BLOCK, 126 * thin.BLOCK)
-    tm.wait_for(lambda: mapped(vol) < 128, 20, "the discard is under way")
+    slow_writes(data, 1000)
+    discard = thin.Background(thin.discard, vol, thin.BLOCK, 254 * thin.BLOCK)
+    tm.wait_for(lambda: mapped(vol) < 256, 20, "the discard is under way")
     thin.fill(other, 1, 1, 1)
     thin.flush(other)
-    t.check(discard.waits(), "a flush ended before a discard of 126 runs, 0.3 s each")
+    t.check(discard.waits(), "a flush ended before a discard of 254 runs, which are not all discarded at once")
     data.heal()
     t.equal(discard.ended(60), 0, "the discard")
     t.equal(pool.state(flush=True).data_used, 2 + 2, "data blocks in use")
     end(pool, vol, other)
+
+
+def side_by_side(t):
+    """Runs are discarded next to each other, whether or not a snapshot had them: a data device takes its time for each."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    was_shared(pool, vol, 64)
+    pool.message("create_snap 1 0")
+    thin.write(vol, 20 * thin.BLOCK, b"own" * 512)  # one of them is its own, and not shared
+    pool.message("delete 1")
+    for first, runs, what in ((0, 20, "that were shared"), (20, 1, "of its own"), (21, 43, "that were shared")):
+        slow_writes(data, 10000)
+        discard = thin.Background(thin.discard, vol, first * thin.BLOCK, runs * thin.BLOCK)
+        tm.wait_for(lambda runs=runs: delayed(data) == runs, 8, f"all runs {what} at once")
+        t.check(discard.waits(), "the discard, while the data device is not done")
+        data.heal()
+        t.equal(discard.ended(), 0, "the discard")
+    t.equal((mapped(vol), pool.state(flush=True).data_used), (0, 0), "what is mapped and in use")
+    end(pool, vol)
 
 
 def copy_before_discard(t):
@@ -327,6 +347,7 @@ def interrupted_suspend(t):
 
 PARTS = {
     "commit_waits_for_discards": commit_waits_for_discards, "flush_during_discard": flush_during_discard,
+    "side_by_side": side_by_side,
     "copy_before_discard": copy_before_discard, "room_by_commit": room_by_commit,
     "each_block_once": each_block_once, "names": names,
     "interrupted_suspend": interrupted_suspend,
