@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Messages to a pool. Each is carried out whole and committed before it is answered, or not at all.
- */
+/* Messages to a pool. Each is carried out whole and committed before it is answered, or not at all;
+ * grow_data alone is committed with what first uses the space. */
 
 #include "pool.h"
 

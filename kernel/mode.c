@@ -62,15 +62,6 @@ static void need_check(struct dtm_pool *pool)
 		      dm_device_name(pool->md));
 }
 
-static void start_timeout(struct dtm_pool *pool)
-{
-	const unsigned long secs = READ_ONCE(dtm_no_space_timeout_secs);
-
-	pool->timed_out = false;
-	if (secs)
-		mod_delayed_work(pool->queue, &pool->no_space_timeout, secs * HZ);
-}
-
 static bool apply(struct dtm_pool *pool, enum dtm_event event, bool more)
 {
 	const enum dtm_mode before = pool->mode;
@@ -101,10 +92,11 @@ static bool apply(struct dtm_pool *pool, enum dtm_event event, bool more)
 		pool->timed_out = false;
 		cancel_delayed_work(&pool->no_space_timeout);
 	}
+	/* What waits is tried again after a resume, and waits anew. */
+	if (event == DTM_EV_BIND || event == DTM_EV_RESUME)
+		pool->timed_out = false;
 	if (out.todo & DTM_DO_RETRY_QUEUED)
 		dtm_pool_retry_waiting(pool);
-	if (out.todo & DTM_DO_START_TIMEOUT)
-		start_timeout(pool);
 	if ((out.todo & DTM_DO_EVENT) && pool->line)
 		dm_table_event(pool->line->ti->table);
 	return out.refused;
@@ -120,14 +112,6 @@ bool dtm_pool_bind_mode(struct dtm_pool *pool, bool more)
 {
 	lockdep_assert_held(&pool->engine);
 	return apply(pool, DTM_EV_BIND, more);
-}
-
-void dtm_pool_resume_mode(struct dtm_pool *pool)
-{
-	dtm_pool_event(pool, DTM_EV_RESUME);
-	if (pool->mode == DTM_OUT_OF_DATA_SPACE && !pool->features.error_if_no_space &&
-	    !pool->timed_out)
-		start_timeout(pool);
 }
 
 void dtm_pool_metadata_failed(struct dtm_pool *pool, const char *what, int err)

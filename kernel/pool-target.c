@@ -239,15 +239,19 @@ static void pool_presuspend(struct dm_target *ti)
 	dtm_pool_close_gate(line->pool);
 }
 
-static void pool_presuspend_undo(struct dm_target *ti)
+static void pool_resume(struct dm_target *ti)
 {
 	struct dtm_pool_line *line = ti->private;
-	struct dtm_pool *pool = line->pool;
 
-	dtm_engine_lock(pool);
-	dtm_pool_resume_mode(pool);
-	dtm_engine_unlock(pool);
-	dtm_pool_open_gate(pool);
+	dtm_pool_open_gate(line->pool);
+	dtm_engine_lock(line->pool);
+	dtm_pool_retry_waiting(line->pool);
+	dtm_engine_unlock(line->pool);
+}
+
+static void pool_presuspend_undo(struct dm_target *ti)
+{
+	pool_resume(ti);
 }
 
 static void pool_postsuspend(struct dm_target *ti)
@@ -355,23 +359,13 @@ static int pool_preresume(struct dm_target *ti)
 			       dm_device_name(pool->md), dtm_mode_text(pool->mode));
 	} else {
 		dtm_pool_set_marks(pool); /* what is low is told again after a resume */
-		dtm_pool_resume_mode(pool);
+		dtm_pool_event(pool, DTM_EV_RESUME);
 	}
 	r = grow_metadata(pool); /* first: more data space needs some */
 	if (!r)
 		r = grow_data(pool, line);
 	dtm_engine_unlock(pool);
 	return r;
-}
-
-static void pool_resume(struct dm_target *ti)
-{
-	struct dtm_pool_line *line = ti->private;
-
-	dtm_pool_open_gate(line->pool);
-	dtm_engine_lock(line->pool);
-	dtm_pool_retry_waiting(line->pool);
-	dtm_engine_unlock(line->pool);
 }
 
 /* ---- limits ------------------------------------------------------------------------------ */

@@ -220,8 +220,6 @@ void dtm_pool_event(struct dtm_pool *pool, enum dtm_event event);
  * about to grow.
  */
 bool dtm_pool_bind_mode(struct dtm_pool *pool, bool more);
-/* The same line was resumed: time to wait for space begins anew. */
-void dtm_pool_resume_mode(struct dtm_pool *pool);
 /* An operation on metadata failed: the transaction is taken back. Says so. */
 void dtm_pool_metadata_failed(struct dtm_pool *pool, const char *what, int err);
 /* The same, but only where the failure left the transaction in need of that; else it changed

@@ -11,6 +11,7 @@
 
 void dtm_no_space(struct dtm_io *io)
 {
+	const unsigned long secs = READ_ONCE(dtm_no_space_timeout_secs);
 	struct dtm_thin *thin = io->thin;
 	struct dtm_pool *pool = thin->pool;
 	struct bio *bio = dtm_bio_of(io);
@@ -28,6 +29,10 @@ void dtm_no_space(struct dtm_io *io)
 	spin_lock_irq(&thin->lock);
 	bio_list_add(&thin->no_space, bio);
 	spin_unlock_irq(&thin->lock);
+	/* From the first that waits, not from when there was no space: nobody may have wanted it.
+	 */
+	if (secs)
+		queue_delayed_work(pool->queue, &pool->no_space_timeout, secs * HZ);
 }
 
 void dtm_pool_error_waiting(struct dtm_pool *pool)
@@ -66,15 +71,29 @@ void dtm_pool_retry_waiting(struct dtm_pool *pool)
 	dtm_pool_wake(pool);
 }
 
+/* Or all of it was given back, as its device was suspended. */
+static bool somebody_waits(struct dtm_pool *pool)
+{
+	struct dtm_thin *thin;
+
+	list_for_each_entry(thin, &pool->thins, list) {
+		if (!bio_list_empty(&thin->no_space)) /* changed under engine */
+			return true;
+	}
+	return false;
+}
+
 void dtm_pool_no_space_timeout(struct work_struct *work)
 {
 	struct dtm_pool *pool = container_of(to_delayed_work(work), struct dtm_pool,
 					     no_space_timeout);
 
 	dtm_engine_lock(pool);
-	DMWARN("%s: no space came within the time that I/O may wait for it",
-	       dm_device_name(pool->md));
-	dtm_pool_event(pool, DTM_EV_NO_SPACE_TIMEOUT);
+	if (somebody_waits(pool)) {
+		DMWARN("%s: no space came within the time that I/O may wait for it",
+		       dm_device_name(pool->md));
+		dtm_pool_event(pool, DTM_EV_NO_SPACE_TIMEOUT);
+	}
 	dtm_engine_unlock(pool);
 }
 

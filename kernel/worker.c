@@ -195,8 +195,17 @@ static bool process_thin(struct dtm_thin *thin)
 	bio_list_merge(&deferred, &thin->deferred);
 	bio_list_init(&thin->deferred);
 	spin_unlock_irq(&thin->lock);
-	while ((bio = bio_list_pop(&deferred)))
-		dtm_map_later(thin, bio);
+	while ((bio = bio_list_pop(&deferred))) {
+		dtm_map_later(thin, bio); /* which may have to read metadata */
+		if (dtm_engine_is_wanted(pool))
+			break;
+	}
+	if (!bio_list_empty(&deferred)) {
+		spin_lock_irq(&thin->lock);
+		bio_list_merge_head(&thin->deferred, &deferred);
+		spin_unlock_irq(&thin->lock);
+		return false;
+	}
 
 	spin_lock_irq(&thin->lock);
 	list_splice_init(&thin->cells_todo, &cells);

@@ -31,8 +31,6 @@ static struct dtm_mode_out out_of_data(const struct dtm_mode_in *in)
 		out.todo = DTM_DO_EVENT;
 	if (in->error_if_no_space)
 		out.todo |= DTM_DO_ERROR_QUEUED | leave(in, 0);
-	else if (in->mode != DTM_OUT_OF_DATA_SPACE)
-		out.todo |= DTM_DO_START_TIMEOUT;
 	return out;
 }
 
@@ -89,14 +87,8 @@ static struct dtm_mode_out bind(const struct dtm_mode_in *in)
 		out.refused = true;
 		return out;
 	}
-	if (!in->data_free) {
-		out = out_of_data(in);
-		/* Another table may want waiting I/O to wait no longer, or anew. */
-		if (!in->error_if_no_space)
-			out.todo |= DTM_DO_START_TIMEOUT;
-		return out;
-	}
-	return writable(in);
+	/* Another table may want waiting I/O to wait no longer. */
+	return in->data_free ? writable(in) : out_of_data(in);
 }
 
 struct dtm_mode_out dtm_mode_next(const struct dtm_mode_in *in)

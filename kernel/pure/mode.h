@@ -50,13 +50,12 @@ struct dtm_mode_in {
 
 /* What has to be done, in this order. */
 enum dtm_todo {
-	DTM_DO_ABORT = 1 << 0,         /* take back the transaction */
-	DTM_DO_NEEDS_CHECK = 1 << 1,   /* set the flag, and write it as soon as that can be done */
-	DTM_DO_ERROR_QUEUED = 1 << 2,  /* I/O that waits fails, and so does what would wait */
-	DTM_DO_RETRY_QUEUED = 1 << 3,  /* I/O that waits is tried again */
-	DTM_DO_START_TIMEOUT = 1 << 4, /* of waiting for space */
-	DTM_DO_STOP_TIMEOUT = 1 << 5,
-	DTM_DO_EVENT = 1 << 6, /* raise a device-mapper event: the status changed */
+	DTM_DO_ABORT = 1 << 0,        /* take back the transaction */
+	DTM_DO_NEEDS_CHECK = 1 << 1,  /* set the flag, and write it as soon as that can be done */
+	DTM_DO_ERROR_QUEUED = 1 << 2, /* I/O that waits fails, and so does what would wait */
+	DTM_DO_RETRY_QUEUED = 1 << 3, /* I/O that waits is tried again */
+	DTM_DO_STOP_TIMEOUT = 1 << 4, /* of waiting for space; it begins when I/O has to wait */
+	DTM_DO_EVENT = 1 << 5,        /* raise a device-mapper event: the status changed */
 };
 
 struct dtm_mode_out {

@@ -30,7 +30,6 @@
 #define CHECK   DTM_DO_NEEDS_CHECK
 #define ERROR   DTM_DO_ERROR_QUEUED
 #define RETRY   DTM_DO_RETRY_QUEUED
-#define START   DTM_DO_START_TIMEOUT
 #define STOP    DTM_DO_STOP_TIMEOUT
 #define TELL    DTM_DO_EVENT
 #define NOTHING 0u
@@ -58,8 +57,8 @@ static const struct row rows[] = {
 	{ DTM_EV_BIND, W, RW, NO, YES, ANY, ANY, DTM_WRITE, NOTHING, false },
 	{ DTM_EV_BIND, O, RW, NO, YES, ANY, ANY, DTM_WRITE, RETRY | STOP | TELL, false },
 	{ DTM_EV_BIND, R, RW, NO, YES, ANY, ANY, DTM_WRITE, RETRY | TELL, false },
-	{ DTM_EV_BIND, W | R, RW, NO, NO, ANY, NO, DTM_OUT_OF_DATA_SPACE, START | TELL, false },
-	{ DTM_EV_BIND, O, RW, NO, NO, ANY, NO, DTM_OUT_OF_DATA_SPACE, START, false },
+	{ DTM_EV_BIND, W | R, RW, NO, NO, ANY, NO, DTM_OUT_OF_DATA_SPACE, TELL, false },
+	{ DTM_EV_BIND, O, RW, NO, NO, ANY, NO, DTM_OUT_OF_DATA_SPACE, NOTHING, false },
 	{ DTM_EV_BIND, W | R, RW, NO, NO, ANY, YES, DTM_OUT_OF_DATA_SPACE, ERROR | TELL, false },
 	{ DTM_EV_BIND, O, RW, NO, NO, ANY, YES, DTM_OUT_OF_DATA_SPACE, ERROR | STOP, false },
 
@@ -67,8 +66,7 @@ static const struct row rows[] = {
 	{ DTM_EV_RESUME, W | O | R | F, ANY, ANY, ANY, ANY, ANY, SAME, NOTHING, false },
 
 	/* Data ran out: a level, so what was freed meanwhile counts. Aborts nothing. */
-	{ DTM_EV_DATA_EXHAUSTED, W, ANY, ANY, NO, ANY, NO, DTM_OUT_OF_DATA_SPACE, START | TELL,
-	  false },
+	{ DTM_EV_DATA_EXHAUSTED, W, ANY, ANY, NO, ANY, NO, DTM_OUT_OF_DATA_SPACE, TELL, false },
 	{ DTM_EV_DATA_EXHAUSTED, W, ANY, ANY, NO, ANY, YES, DTM_OUT_OF_DATA_SPACE, ERROR | TELL,
 	  false },
 	{ DTM_EV_DATA_EXHAUSTED, W, ANY, ANY, YES, ANY, ANY, SAME, NOTHING, false },

@@ -369,6 +369,38 @@ def out_of_data(t):
     end(pool, vol)
 
 
+def full_and_unused(t):
+    """Row 7: the time that I/O may wait begins when it has to, not when a pool that is full is activated or resumed."""
+    metas, datas = zip(*(disks_of(t, number) for number in range(2)))
+    with thin.no_space_timeout(1):
+        pools = [thin.Pool(t, meta, data, f"pool{n}", sectors=16 * 128) for n, (meta, data) in enumerate(zip(metas, datas))]
+        vols = [pool.make(0, 8 * MIB) for pool in pools]
+        for vol in vols:
+            thin.fill(vol, 0, 16, 1)
+            thin.flush(vol)
+        for n in (0, 1):
+            vols[n].remove()
+            pools[n].remove()
+            pools[n] = thin.Pool(t, metas[n], datas[n], f"pool{n}", sectors=16 * 128)
+            vols[n] = pools[n].thin(0, 8 * MIB)
+        quiet, other = pools
+        for _ in range(2):
+            # When a write to the other has waited as long as it may, as much time has gone by for the first.
+            since = newest(quiet)
+            sure(t, thin.Background(thin.fill, vols[1], 20, 1, 9).ended(), "ENOSPC", "a write to the other")
+            t.equal((quiet.state().no_space, causes(quiet, since)), ("queue_if_no_space", []), "where nobody waited")
+            began = time.monotonic()
+            sure(t, thin.Background(thin.fill, vols[0], 20, 1, 9).ended(), "ENOSPC", "a write that waited")
+            t.check(time.monotonic() - began > 0.9, "it waited for all of the time")
+            t.equal(quiet.state().no_space, "error_if_no_space", "the status after the time-out")
+            for pool in pools:
+                pool.suspend()
+                pool.resume()
+            t.equal([pool.state().no_space for pool in pools], ["queue_if_no_space"] * 2, "after a resume")
+    for pool, vol in zip(pools, vols):
+        end(pool, vol)
+
+
 def full_then_broken(t):
     """Rows 4 and 7: running out of data commits what there is; an error of the metadata then ends the waiting."""
     meta, data = disks(t, data=4 * MIB)
@@ -863,7 +895,7 @@ def grown_while_suspended(t):
 # Each with what is provoked; kernel-long.py has those that take long.
 PARTS = {
     "mode_over_suspend": mode_over_suspend, "marks": marks, "out_of_data": out_of_data,
-    "full_then_broken": full_then_broken,
+    "full_and_unused": full_and_unused, "full_then_broken": full_then_broken,
     "failed_tables": failed_tables,
     "metadata_mark": metadata_mark, "no_room_to_grow": no_room_to_grow,
     "growth_not_committed": growth_not_committed, "metadata_mark_under_load": metadata_mark_under_load,
