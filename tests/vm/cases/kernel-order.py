@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import metadata
 import target
 import thin
 import tm
@@ -191,6 +192,37 @@ def room_by_commit(t):
     end(pool, *vols)
 
 
+def shared_commits(t):
+    """Flushes that come while a commit is under way share the next one."""
+    meta, data = disks(t)
+    pool = thin.Pool(t, meta, data)
+    vol = pool.make(0, 16 * MIB)
+    thin.fill(vol, 0, 1, 1)
+    thin.flush(vol)
+    superblocks = [metadata.get(meta.file, 0)]  # no two commits leave the same
+    slow_writes(meta, 300)
+
+    def durable(block):
+        with thin.File(vol.path) as file:
+            file.write(block * 128, b"x" * 512)
+            file.flush()
+
+    waiting = [thin.Background(durable, 10)]
+    tm.wait_for(lambda: delayed(meta), 20, "a commit is under way")
+    waiting += [thin.Background(durable, 20 + n) for n in range(12)]
+
+    def all_ended():
+        if (now := metadata.get(meta.file, 0)) != superblocks[-1]:
+            superblocks.append(now)
+        return not any(w.waits() for w in waiting)
+
+    tm.wait_for(all_ended, 60, "13 flushes")
+    t.equal([w.ended() for w in waiting], [0] * 13, "what came of them")
+    t.check(2 <= len(superblocks) <= 6, f"{len(superblocks) - 1} commits for 13 flushes")
+    meta.heal()
+    end(pool, vol)
+
+
 # ---- space that was just added ----------------------------------------------------------------------
 
 def each_block_once(t):
@@ -347,7 +379,7 @@ def interrupted_suspend(t):
 
 PARTS = {
     "commit_waits_for_discards": commit_waits_for_discards, "flush_during_discard": flush_during_discard,
-    "side_by_side": side_by_side,
+    "side_by_side": side_by_side, "shared_commits": shared_commits,
     "copy_before_discard": copy_before_discard, "room_by_commit": room_by_commit,
     "each_block_once": each_block_once, "names": names,
     "interrupted_suspend": interrupted_suspend,
