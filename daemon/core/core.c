@@ -94,6 +94,7 @@ int tm_core_new(sd_event *event, const struct tm_core_config *config, struct tm_
 		return tm_error_set(err, TM_ERR_NO_MEMORY, ENOMEM, "Out of memory.");
 	core->event = sd_event_ref(event);
 	core->config = *config;
+	(void)pthread_mutex_init(&core->target_lock, NULL);
 	(void)pthread_mutex_init(&core->view_lock, NULL);
 	(void)pthread_mutex_init(&core->live_lock, NULL);
 	(void)pthread_mutex_init(&core->descriptor_lock, NULL);
@@ -228,6 +229,7 @@ struct tm_core *tm_core_free(struct tm_core *core)
 	core->store = tm_store_free(core->store);
 	core->dm = tm_dm_free(core->dm);
 	sd_event_unref(core->event);
+	(void)pthread_mutex_destroy(&core->target_lock);
 	(void)pthread_mutex_destroy(&core->view_lock);
 	(void)pthread_mutex_destroy(&core->live_lock);
 	(void)pthread_mutex_destroy(&core->descriptor_lock);

@@ -201,6 +201,8 @@ struct tm_core {
 	void *on_view_userdata;
 
 	struct tm_system_view system;
+	size_t n_target_degraded;    /* the first so many of system.degraded are of the target */
+	pthread_mutex_t target_lock; /* what is seen of the target is posted in order */
 	pthread_mutex_t view_lock;
 	struct tm_view *view; /* under view_lock */
 	bool view_stale;
@@ -553,6 +555,19 @@ int tm_metadata_restore(struct tm_core *core, struct tm_progress *progress,
 
 /* system.c */
 int tm_system_probe(struct tm_core *core, struct tm_error *err);
+/*
+ * A pool is about to be given its table: load the module of the target where there is none, as at
+ * the start. The kernel would, too, but it knows only the distribution's. Any thread; may block.
+ */
+void tm_system_want_target(struct tm_core *core);
+/*
+ * Which target it is that pools have: tell the main loop, which publishes it when it is another
+ * than before. To be called once a pool has its table: as long as it has, no other can take its
+ * place. What follows in the mailbox finds it in core->system. Any thread.
+ */
+void tm_system_target_taken(struct tm_core *core);
+/* The same at once, on the main loop. */
+void tm_system_look_again(struct tm_core *core);
 int tm_system_no_space_timeout(void);
 
 /* core.c: a pool came up or its policy changed: the sample timer may sleep too long. */

@@ -50,6 +50,7 @@ struct look {
 	uint64_t seen_usec; /* 0: no event */
 	bool sample, may_remark;
 	bool may_mark;               /* it is known well enough to be changed */
+	bool grows;                  /* by messages, without a suspend: our own target does */
 	bool let_go, left_suspended; /* to be resumed first; and what became of it */
 	/* Monotonic: since when a thread is at it; 0: not yet, or not any more. For the main loop.
 	 */
@@ -121,8 +122,7 @@ static void decide_metadata(struct look *l)
 		.total_blocks = l->last.metadata_total,
 		.reserve_blocks = p->metadata_reserve_bytes / TM_METADATA_BLOCK,
 		/* Our own target has it from us. */
-		.kernel_low_water_blocks = !l->core->system.target_grows &&
-							   l->last.metadata_low_water_valid
+		.kernel_low_water_blocks = !l->grows && l->last.metadata_low_water_valid
 						   ? l->last.metadata_low_water
 						   : 0,
 		.limit_blocks = TM_METADATA_MAX_BYTES / TM_METADATA_BLOCK,
@@ -174,8 +174,8 @@ static void give_metadata_mark(struct look *l)
 	uint64_t now = l->last.metadata_low_water;
 	struct tm_error err = { 0 };
 
-	if (!l->core->system.target_grows || !l->last.metadata_low_water_valid || !want ||
-	    l->last.failed || !l->may_mark || (now >= want && now <= want + want / 4))
+	if (!l->grows || !l->last.metadata_low_water_valid || !want || l->last.failed ||
+	    !l->may_mark || (now >= want && now <= want + want / 4))
 		return;
 	if (tm_parts_mark_metadata(l->core, &l->record, want, &err) < 0)
 		tm_log(LOG_DEBUG, "The metadata mark of pool %s is the kernel's own: %s",
@@ -190,7 +190,7 @@ static int go_live(struct look *l, uint64_t data_bytes, uint64_t metadata_bytes,
 {
 	int r;
 
-	if (l->core->system.target_grows) {
+	if (l->grows) {
 		r = tm_parts_grow_pool(l->core, &l->record,
 				       data_bytes > l->record.data_bytes ? data_bytes : 0,
 				       metadata_bytes, mark_bytes, &l->extend_error);
@@ -410,8 +410,8 @@ static uint64_t watch_metadata(struct tm_pool *pool, const struct look *l)
 	uint64_t room = l->last.metadata_total - l->last.metadata_used, ahead_usec;
 
 	/* Not where it may have spoken up already, at a mark that is less by now. */
-	if (pool->core->system.target_grows && l->last.metadata_low_water_valid &&
-	    l->last.metadata_low_water >= mark && room > l->last.metadata_low_water &&
+	if (l->grows && l->last.metadata_low_water_valid && l->last.metadata_low_water >= mark &&
+	    room > l->last.metadata_low_water &&
 	    room - l->last.metadata_low_water > l->last.metadata_low_water / 8 + 1)
 		return 0;
 	if (l->last.failed || l->metadata.plan.verdict != TM_EXTEND_NOT_NEEDED || !rate ||
@@ -978,7 +978,8 @@ void tm_pool_look(struct tm_pool *pool, uint64_t seen_usec)
 		l->n_volumes = n;
 	}
 	l->may_become_suspect = tm_pool_may_become_suspect(pool);
-	l->ask_ring = core->system.target_grows && !pool->ring_off;
+	l->grows = core->system.target_grows;
+	l->ask_ring = l->grows && !pool->ring_off;
 	l->ring_since = pool->ring.since;
 	l->let_go = pool->left_suspended;
 	pool->look_crossed = pool->running != NULL;

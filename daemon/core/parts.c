@@ -549,9 +549,13 @@ int tm_parts_start_pool(struct tm_core *core, struct tm_pool_record *pool, struc
 	if (r < 0)
 		return r;
 	if (r == 0 || !info.live_table) {
+		/* While no pool had a table, the one module may have been put in the other's place.
+		 */
+		tm_system_want_target(core);
 		r = tm_parts_load_pool(core, pool, pool->data_bytes, pool->low_water_bytes, err);
 		if (r < 0)
 			return r;
+		tm_system_target_taken(core);
 	}
 	r = tm_dm_resume(core->dm, name, TM_DM_NOFLUSH | TM_DM_NOLOCKFS, TM_DM_UDEV_HIDDEN, err);
 	if (r < 0) {

@@ -500,6 +500,8 @@ static int check_directory(struct tm_core *core, const char *directory, const ch
 
 static int check_new_pool(struct tm_core *core, struct tm_pool_record *record, struct tm_error *err)
 {
+	if (!core->system.target_version[0])
+		tm_system_look_again(core); /* it may have come meanwhile */
 	if (!core->system.target_version[0]) {
 		(void)tm_error_set(err, TM_ERR_TARGET_MISSING, ENOENT,
 				   "The kernel has no thin-pool target, so no pool can be made.");

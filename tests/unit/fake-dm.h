@@ -27,6 +27,7 @@ struct fake_kernel {
 	struct tm_thin_pool_status status;
 	uint64_t mark_blocks;
 	bool gone;
+	unsigned int version; /* of the target: 1.this.0; 0: it is not registered */
 	/* a volume, which is only there to be held open */
 	const char *volume; /* its name; NULL: there is none */
 	struct tm_uuid volume_id;
@@ -271,8 +272,14 @@ int tm_dm_list(struct tm_dm *dm, struct tm_dm_entry **ret, size_t *ret_n, struct
 int tm_dm_target_version(struct tm_dm *dm, const char *target, unsigned int ret_version[3],
 			 struct tm_error *err)
 {
-	(void)dm, (void)target, (void)ret_version;
-	return fake_refuse("version", EPERM, err);
+	(void)dm;
+	TM_LOCK_SCOPE(&kernel.lock);
+	if (strcmp(target, "thin-pool") != 0 || !kernel.version)
+		return fake_refuse("version", ENOENT, err);
+	ret_version[0] = 1;
+	ret_version[1] = kernel.version;
+	ret_version[2] = 0;
+	return 0;
 }
 
 int tm_dm_poll_fd(struct tm_dm *dm)

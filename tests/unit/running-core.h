@@ -107,6 +107,7 @@ static inline int running_setup(void **state)
 	free(base);
 	core = &f->base.core;
 	assert_int_equal(pthread_mutex_init(&core->live_lock, NULL), 0);
+	assert_int_equal(pthread_mutex_init(&core->target_lock, NULL), 0);
 	assert_int_equal(pthread_mutex_init(&core->view_lock, NULL), 0);
 	assert_int_equal(pthread_mutex_init(&core->descriptor_lock, NULL), 0);
 	assert_true(sd_event_new(&core->event) >= 0);
@@ -169,6 +170,7 @@ static inline int running_teardown(void **state)
 	free(core->pools);
 	free(core->by_minor);
 	core->event = sd_event_unref(core->event);
+	(void)pthread_mutex_destroy(&core->target_lock);
 	(void)pthread_mutex_destroy(&core->view_lock);
 	(void)pthread_mutex_destroy(&core->descriptor_lock);
 	return core_teardown(state);

@@ -51,6 +51,20 @@ def goes_on_without(t, *words):
     pools.destroy("plain")
 
 
+def while_it_runs(t):
+    """Which one is loaded is settled anew when none is there and a pool is activated, and why as well."""
+    fresh_start()
+    pools.create(t, "kept")
+    for blacklist, current, lines in (("", "ours", 0), ("blacklist dm_thinmgr\n", "stock", 1), ("", "ours", 0)):
+        BLACKLIST.write_text(blacklist)
+        pools.change("POST", "/v1/pools/kept/deactivate")
+        target.unload()
+        pools.change("POST", "/v1/pools/kept/activate")
+        t.equal((target.current(), len(said())), (current, lines), f"with {blacklist!r}")
+    BLACKLIST.unlink()
+    pools.destroy("kept")
+
+
 def run(t):
     good = target.OURS.read_bytes()
     t.defer(tm.sh, ["depmod", "-a"])
@@ -60,6 +74,7 @@ def run(t):
     install(good)
     fresh_start()
     t.equal((target.current(), said()), ("ours", []), "one that is as it should be")
+    while_it_runs(t)
 
     BLACKLIST.write_text("blacklist dm_thinmgr\n")
     goes_on_without(t, "blacklist", "modprobe.d")

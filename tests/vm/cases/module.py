@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Our kernel module: it loads and unloads, takes turns with the distribution's, and refuses where
-it cannot be. A pool goes back and forth between the two."""
+it cannot be. A pool goes back and forth between the two, by itself and under thinmgrd."""
 
 from pathlib import Path
 
+import pools
 import target
 import thin
 import tm
 
 SUITES = ["bookworm", "trixie"]
-LIMIT = 240
-PACKAGE = False
+LIMIT = 360
 MODULE = True
 
 # Not part of the kernel, and not signed by who built it: no other mark may be left on the kernel.
@@ -138,8 +138,51 @@ def hands_over(t):
     t.log(f"a pool was handed over {turns - 1} times, its data read after each")
 
 
+TOLD = {"stock": ("dm_thin_pool", "distribution"), "ours": ("dm_thinmgr", "thinmgr")}
+
+
+def under_the_daemon(t):
+    """thinmgrd tells which of the two a pool got, and extends it that one's way, without a restart."""
+    pid, cursor = tm.main_pid(), tm.journal_cursor()
+    target.use("stock")
+    pools.create(t, "swap", 32, policy={"data": {"maximum": 1024 * MIB}, "metadata": {"auto_extend": False}})
+    device = pools.volume("swap", "v", 1024)
+    written = 0
+
+    def length():
+        return int(tm.sh(["dmsetup", "table", "swap:_pool"]).out.split()[1])
+
+    def at_rest():
+        data = pools.pool("swap")["data"]
+        return data["size"] // 512 >= length() and data["free"] > data["low_water"]
+    for name in ("stock", "ours", "stock"):
+        if target.current() != name:
+            pools.change("POST", "/v1/pools/swap/deactivate")
+            target.use(name)
+            pools.change("POST", "/v1/pools/swap/activate")
+        about = tm.api("GET", "/v1/system", expect=200).body["kernel"]["target"]
+        t.equal((about["module"], about["origin"], about["version"]),
+                (*TOLD[name], target.versions()["thin-pool"]), f"what is said of {name}")
+        tm.wait_for(at_rest, 20, "nothing to be extended yet")
+        before, was = pools.last_seq(), length()
+        while not (steps := pools.events(before, pool="swap", type="extended")):
+            t.check(written < 512, f"{written} MiB and no extension, with {name}: {pools.pool('swap')['data']}")
+            pools.Writer(device, 16, seed=70, offset_mib=written).finish(60)
+            written += 16
+        t.equal(pools.events(before, pool="swap", type="extend-failed"), [], f"failures with {name}")
+        t.equal("kernel_usec" in steps[0]["data"], name == "ours", f"its own events are asked for: {steps[0]}")
+        # A message leaves the live table as it is.
+        t.equal(length() > was, name == "stock", f"extended by a table with {name}")
+    lines = [e["MESSAGE"] for e in tm.journal(cursor) if "thin-pool target is now" in e.get("MESSAGE", "")]
+    t.equal(["dm_thinmgr 1" in line for line in lines[-2:]], [True, False], f"the log: {lines}")
+    t.equal(tm.main_pid(), pid, "the daemon")
+    pools.destroy("swap")
+    t.log(f"exchanged under thinmgrd: {lines}")
+
+
 def run(t):
     t.defer(target.use, t.target)
+    under_the_daemon(t)
     thin.quiet(t)
     loads(t)
     parameters(t)
