@@ -346,6 +346,8 @@ struct tm_ring_answer {
 /* Ask for what came after event @since. Any thread. */
 void tm_ring_ask(struct tm_core *core, const char *pool_name, uint64_t since,
 		 struct tm_ring_answer *ret);
+/* Whether the pool's target is ours, as far as it can be asked. Any thread. */
+bool tm_ring_there(struct tm_core *core, const char *pool_name);
 /*
  * Take an answer over, and tell of the modes that the pool was in unseen. @seen: those that status
  * lines showed since the last answer, bits 1 << mode. *ret is empty where nothing is known.

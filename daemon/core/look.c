@@ -188,6 +188,7 @@ static void give_metadata_mark(struct look *l)
 static int go_live(struct look *l, uint64_t data_bytes, uint64_t metadata_bytes,
 		   uint64_t mark_bytes)
 {
+	const bool thought_ours = l->grows;
 	int r;
 
 	if (l->grows) {
@@ -196,12 +197,18 @@ static int go_live(struct look *l, uint64_t data_bytes, uint64_t metadata_bytes,
 				       metadata_bytes, mark_bytes, &l->extend_error);
 		if (r >= 0)
 			l->record.low_water_bytes = mark_bytes;
-		return r;
+		if (r >= 0 || tm_ring_there(l->core, l->record.name))
+			return r;
+		/* It knows nothing of ours: that module is not the one it was taken for. */
+		l->extend_error = (struct tm_error){ 0 };
+		l->grows = l->ask_ring = false;
 	}
 	/* A resume takes all of a larger metadata device. */
 	r = tm_parts_load_pool(l->core, &l->record, data_bytes, mark_bytes, &l->extend_error);
 	if (r >= 0)
 		r = tm_parts_switch_pool(l->core, &l->record, &l->left_suspended, &l->extend_error);
+	if (thought_ours)
+		tm_system_target_taken(l->core);
 	if (r < 0)
 		return r;
 	l->record.low_water_bytes = mark_bytes;

@@ -36,6 +36,18 @@ void tm_ring_ask(struct tm_core *core, const char *pool_name, uint64_t since,
 		ret->valid = true;
 }
 
+bool tm_ring_there(struct tm_core *core, const char *pool_name)
+{
+	char name[TM_DM_NAME_SIZE];
+	tm_auto_free char *text = NULL;
+	int r;
+
+	tm_dm_name(name, TM_ROLE_POOL, pool_name, NULL);
+	r = tm_dm_ask(core->dm, name, "events 0", &text, NULL);
+	/* The distribution's knows no such message, and in some modes none at all. */
+	return r != -EINVAL && r != -EOPNOTSUPP;
+}
+
 static json_t *times(const struct tm_kernel_spell *s, char began[32], char ended[32])
 {
 	(void)tm_time_format(s->began_ns / 1000, began, 32);

@@ -35,6 +35,7 @@ struct fake_kernel {
 	/* what it does */
 	bool refuses;       /* a resume succeeds and nothing grows */
 	int load_error;     /* errno of loading a table; 0: none */
+	int grow_error;     /* errno of the message; 0: none */
 	uint64_t more_meta; /* blocks that lie below and the next resume takes */
 	const char
 		*events; /* what it answers when asked for them; NULL: it knows no such message */
@@ -185,9 +186,13 @@ int tm_dm_message(struct tm_dm *dm, const char *name, const char *message, struc
 
 	(void)dm;
 	TM_LOCK_SCOPE(&kernel.lock);
-	if (!fake_role(name) || !kernel.events)
+	if (!fake_role(name))
 		return fake_refuse("message", EPERM, err);
+	if (!kernel.events)
+		return fake_refuse("message", EINVAL, err);
 	if (sscanf(message, "grow_data %" SCNu64, &blocks) == 1) {
+		if (kernel.grow_error)
+			return fake_refuse("message", kernel.grow_error, err);
 		kernel.status.data_total = blocks;
 		if (kernel.status.mode == TM_MODE_OUT_OF_DATA_SPACE)
 			kernel.status.mode = TM_MODE_WRITE;

@@ -11,10 +11,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "running-core.h"
+#include "skip.h"
 #include "store/internal.h"
 
 /* Levels decide: one block above the mark nothing happens, at it the pool grows. */
@@ -575,6 +577,48 @@ static void not_answered(void **state)
 	}
 }
 
+/* Taken for ours, but the distribution's is in its place: it grows all the same, by a table. */
+static void not_ours_any_more(void **state)
+{
+	struct fixture *f = *state;
+	struct tm_core *core = &f->base.core;
+
+	if (access("/sys/module/dm_thinmgr", F_OK) == 0)
+		TM_SKIP("dm_thinmgr is loaded on this machine");
+	ours_says(f, NULL);
+	f->pool->ring_off = true;
+	(void)snprintf(core->system.target_module, sizeof(core->system.target_module),
+		       "dm_thinmgr");
+	kernel.version = 22;
+	kernel.status.data_used = BLOCKS - MARK;
+	look(f);
+	told(f, "low-space extended");
+	assert_int_equal(kernel.n_loads, 1);
+	assert_int_equal(kernel.n_grown, 0);
+	assert_int_equal(kernel.n_asked, 1);
+	assert_false(core->system.target_grows);
+	assert_string_equal(core->system.target_module, "dm_thin_pool");
+
+	/* And is not taken for it again. */
+	kernel.status.data_used = kernel.status.data_total - 1;
+	look(f);
+	assert_int_equal(kernel.n_asked, 1);
+}
+
+/* Ours that refuses is asked no other way. */
+static void ours_refuses(void **state)
+{
+	struct fixture *f = *state;
+
+	ours_says(f, "1\n1 5 mode rw");
+	kernel.grow_error = EINVAL;
+	kernel.status.data_used = BLOCKS - MARK;
+	look(f);
+	told(f, "low-space extend-failed");
+	assert_int_equal(kernel.n_loads, 0);
+	assert_true(f->base.core.system.target_grows);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, running_setup, running_teardown)
 
 int main(void)
@@ -603,6 +647,8 @@ int main(void)
 		TEST(growth_is_timed),
 		TEST(growth_has_its_time),
 		TEST(not_answered),
+		TEST(not_ours_any_more),
+		TEST(ours_refuses),
 	};
 
 	return cmocka_run_group_tests_name("look", tests, NULL, NULL);
