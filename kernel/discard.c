@@ -209,7 +209,9 @@ static bool discard_shared(struct dtm_io *io)
 			dtm_pool_change_failed(pool, "count uses of blocks", r);
 			break;
 		}
-		if (++n == RUNS_AT_ONCE || !left || dtm_engine_is_wanted(pool))
+		/* Many discards may be at it in one turn: together not more than one alone. */
+		if (++n == RUNS_AT_ONCE || !left || dtm_engine_is_wanted(pool) ||
+		    dtm_commit_is_awaited(pool) || atomic_read(&pool->passdowns) >= RUNS_AT_ONCE)
 			break;
 		/* An error is met again when it is this run's turn. */
 		r = dtm_device_find_run(io->thin->device, io->at, io->cell.end, &run);

@@ -241,6 +241,8 @@ u64 dtm_pool_metadata_mark(struct dtm_pool *pool, u64 metadata_blocks);
 /* I/O that waits for space fails, or is tried again. */
 void dtm_pool_error_waiting(struct dtm_pool *pool);
 void dtm_pool_retry_waiting(struct dtm_pool *pool);
+/* Some was given back to device-mapper: what waits later has its own time. */
+void dtm_pool_gave_back(struct dtm_pool *pool);
 /*
  * Takes more of the devices into use, up to a number of blocks; of the data without a commit, for
  * that may take a while. -EINVAL: less than there is, or

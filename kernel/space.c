@@ -71,7 +71,6 @@ void dtm_pool_retry_waiting(struct dtm_pool *pool)
 	dtm_pool_wake(pool);
 }
 
-/* Or all of it was given back, as its device was suspended. */
 static bool somebody_waits(struct dtm_pool *pool)
 {
 	struct dtm_thin *thin;
@@ -81,6 +80,13 @@ static bool somebody_waits(struct dtm_pool *pool)
 			return true;
 	}
 	return false;
+}
+
+void dtm_pool_gave_back(struct dtm_pool *pool)
+{
+	lockdep_assert_held(&pool->engine);
+	if (!somebody_waits(pool))
+		cancel_delayed_work(&pool->no_space_timeout);
 }
 
 void dtm_pool_no_space_timeout(struct work_struct *work)

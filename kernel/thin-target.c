@@ -231,6 +231,7 @@ void dtm_give_back(struct dtm_thin *thin)
 	bio_list_init(&thin->no_space);
 	list_splice_init(&thin->cells_todo, &cells);
 	spin_unlock_irq(&thin->lock);
+	dtm_pool_gave_back(thin->pool);
 	list_for_each_entry_safe(cell, more, &cells, list) {
 		struct dtm_io *io = container_of(cell, struct dtm_io, cell);
 		struct bio_list waiting;

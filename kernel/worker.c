@@ -11,6 +11,8 @@
 #define TURNS_AT_ONCE 64
 /* At most, however many want it. */
 #define ENGINE_LEFT_TO_OTHERS (HZ / 10)
+/* I/O of one device, while somebody wants the engine. */
+#define MAPPING_AT_ONCE (HZ / 100)
 
 void dtm_pool_wake_locked(struct dtm_pool *pool)
 {
@@ -184,11 +186,13 @@ static int by_block(void *unused, const struct list_head *a, const struct list_h
 /* False: there is more to do. */
 static bool process_thin(struct dtm_thin *thin)
 {
+	const unsigned long begun = jiffies;
 	struct dtm_pool *pool = thin->pool;
 	struct dtm_cell *cell, *more;
 	struct bio_list deferred;
 	LIST_HEAD(cells);
 	struct bio *bio;
+	bool all_mapped;
 
 	bio_list_init(&deferred);
 	spin_lock_irq(&thin->lock);
@@ -196,18 +200,15 @@ static bool process_thin(struct dtm_thin *thin)
 	bio_list_init(&thin->deferred);
 	spin_unlock_irq(&thin->lock);
 	while ((bio = bio_list_pop(&deferred))) {
-		dtm_map_later(thin, bio); /* which may have to read metadata */
-		if (dtm_engine_is_wanted(pool))
+		dtm_map_later(thin, bio);
+		/* It may have had to read metadata, and the next as well. */
+		if (dtm_engine_is_wanted(pool) && time_after(jiffies, begun + MAPPING_AT_ONCE))
 			break;
 	}
-	if (!bio_list_empty(&deferred)) {
-		spin_lock_irq(&thin->lock);
-		bio_list_merge_head(&thin->deferred, &deferred);
-		spin_unlock_irq(&thin->lock);
-		return false;
-	}
+	all_mapped = bio_list_empty(&deferred);
 
 	spin_lock_irq(&thin->lock);
+	bio_list_merge_head(&thin->deferred, &deferred);
 	list_splice_init(&thin->cells_todo, &cells);
 	spin_unlock_irq(&thin->lock);
 	list_sort(NULL, &cells, by_block);
@@ -225,7 +226,7 @@ static bool process_thin(struct dtm_thin *thin)
 			break;
 	}
 	if (list_empty(&cells))
-		return true;
+		return all_mapped;
 	spin_lock_irq(&thin->lock);
 	list_splice(&cells, &thin->cells_todo);
 	spin_unlock_irq(&thin->lock);
