@@ -105,7 +105,6 @@ struct dtm_pool_line {
 	struct dtm_features asked;
 	bool passdown; /* asked for, and the data device can do it */
 	bool grown;    /* by a message while this line was live: it may be shorter than the pool */
-	bool bound;
 };
 
 struct dtm_pool {
