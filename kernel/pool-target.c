@@ -249,11 +249,6 @@ static void pool_resume(struct dm_target *ti)
 	dtm_engine_unlock(line->pool);
 }
 
-static void pool_presuspend_undo(struct dm_target *ti)
-{
-	pool_resume(ti);
-}
-
 static void pool_postsuspend(struct dm_target *ti)
 {
 	struct dtm_pool_line *line = ti->private;
@@ -412,7 +407,7 @@ struct target_type dtm_pool_target = {
 	.dtr = pool_dtr,
 	.map = pool_map,
 	.presuspend = pool_presuspend,
-	.presuspend_undo = pool_presuspend_undo,
+	.presuspend_undo = pool_resume,
 	.postsuspend = pool_postsuspend,
 	.preresume = pool_preresume,
 	.resume = pool_resume,

@@ -218,23 +218,21 @@ class Counted:
     def discards(self, volumes: int) -> None:
         """Microseconds per block that was mapped."""
         size = BLOCKS * BLOCK // volumes
-        for how, features in (("passed down", "skip_block_zeroing"),
-                              ("that had a snapshot, passed down", "skip_block_zeroing"),
-                              ("not passed down", "skip_block_zeroing no_discard_passdown")):
+        for had, how, features in (("", "passed down", "skip_block_zeroing"),
+                                   (" that had a snapshot", "passed down", "skip_block_zeroing"),
+                                   ("", "not passed down", "skip_block_zeroing no_discard_passdown")):
             with pool_of(self.b, self.b.kept, volumes, size, features) as v:
                 for order in ("sequential", "random"):
                     self.io(v, "", "write", 4 * KIB, 8, order)
-                    if "snapshot" in how:
+                    if had:
                         v.share(100)
                         v.unshare(100)
                     spent = direct("discard", size, 1, *v.paths) / BLOCKS
                     v.rest()
                     if any(d.status().split()[0] != "0" for d in v.devices):
                         raise tm.Failed("a discard left something mapped")
-                    name = f"discard of a device, mapped {'in order' if order == 'sequential' else 'at random'}"
-                    if how.startswith("that"):
-                        name = name.replace("device,", f"device {how.split(',')[0]},")
-                    self.cost[f"{name}, {how.split(', ')[-1]}; {shape(volumes, 1)}"] = spent
+                    name = f"discard of a device{had}, mapped {'in order' if order == 'sequential' else 'at random'}"
+                    self.cost[f"{name}, {how}; {shape(volumes, 1)}"] = spent
         # Of a part, so that mappings have to be taken out of the tree.
         with pool_of(self.b, self.b.kept, volumes, size, "skip_block_zeroing no_discard_passdown") as v:
             for order in ("sequential", "random"):
