@@ -362,11 +362,25 @@ int dtm_metadata_create_snap(struct dtm_metadata *m, u32 id, u32 origin)
 	return dtm_md_end(m, r);
 }
 
+/* The key is there. The look-up of it has to have been the last thing that was done to the tree. */
+static int remove_id(struct dtm_metadata *m, struct dm_btree_info *tree, u64 *root, u64 id)
+{
+	dm_block_t new_root;
+	int r;
+
+	r = dtm_md_shorten(m, root);
+	if (!r)
+		r = dm_btree_remove(tree, *root, &id, &new_root);
+	if (r)
+		return r;
+	*root = new_root;
+	return dtm_md_shorten(m, root);
+}
+
 int dtm_metadata_delete(struct dtm_metadata *m, u32 id)
 {
 	struct dtm_device *d;
-	dm_block_t root;
-	u64 key = id;
+	u64 root;
 	int r;
 
 	r = dtm_md_begin(m, DTM_MD_ROOM_HALF);
@@ -381,14 +395,12 @@ int dtm_metadata_delete(struct dtm_metadata *m, u32 id)
 
 	if (d)
 		free_device(d);
-	r = dm_btree_remove(&m->details, m->details_root, &key, &root);
-	if (!r) {
-		m->details_root = root;
-		/* This ends the use of its tree, and where nobody else has that, of all in it. */
-		r = dm_btree_remove(&m->devices_tree, m->mapping_root, &key, &root);
-	}
+	r = remove_id(m, &m->details, &m->details_root, id);
 	if (!r)
-		m->mapping_root = root;
+		r = find_root(m, m->mapping_root, id, &root);
+	/* This ends the use of its tree, and where nobody else has that, of all in it. */
+	if (!r)
+		r = remove_id(m, &m->devices_tree, &m->mapping_root, id);
 	return dtm_md_end(m, r);
 }
 

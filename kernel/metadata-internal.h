@@ -220,6 +220,17 @@ unsigned int dtm_md_remove_rest_of_leaf(struct dtm_metadata *m, const struct dm_
 					u64 root, u64 removed, u64 end, unsigned int most,
 					u64 *ret_last);
 
+/*
+ * Where all of a tree is below a single node, that becomes its root. The way to the root is the
+ * transaction's own, and a look-up has just read the root, and checked it.
+ *
+ * Before a change and after it, for the kernel's function that removes puts a copy of that node in
+ * the root's place, and kernels without "dm-thin: fix metadata refcount underflow" (6.1.175,
+ * 6.12.88) forget to count what is in it once more where a snapshot has it as well. Then what the
+ * snapshot has is given away. So no removal meets a tree like this, and none is left to another.
+ */
+int dtm_md_shorten(struct dtm_metadata *m, u64 *root);
+
 /* ---- space maps, by their methods -------------------------------------------------------- */
 
 static inline u64 dtm_sm_blocks(struct dm_space_map *sm)

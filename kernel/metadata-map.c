@@ -510,6 +510,8 @@ static int remove_next(struct dtm_device *d, struct dm_btree_info *info, u64 *ro
 		return 0;
 	}
 	if (!r)
+		r = dtm_md_shorten(m, root);
+	if (!r)
 		r = dm_btree_remove(info, *root, &key, &new_root);
 	if (r)
 		return r;
@@ -544,7 +546,7 @@ static int remove_runs(struct dtm_device *d, u64 *root, u64 *begin, u64 end)
 	for (left = BLOCKS_AT_ONCE; *begin < end && left && !r; left -= n)
 		r = remove_next(d, &info, root, begin, end, left, &n);
 	count_uses(&u);
-	return r;
+	return r ?: dtm_md_shorten(m, root);
 }
 
 static int remove_some(struct dtm_device *d, u64 *begin, u64 end)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * See metadata-internal.h: what is not in a tree, told from what cannot be read; what lies next to
- * what was found; and taking out at once what lies next to what was taken out.
+ * what was found; taking out at once what lies next to what was taken out; and trees that are
+ * higher than they need to be.
  *
  * The kernel's B-trees say -ENODATA of a key that is not there. The block layer says the same of a
  * sector that the disk cannot read any more (BLK_STS_MEDIUM), and the trees pass that on. Taken for
@@ -183,6 +184,34 @@ unsigned int dtm_md_remove_rest_of_leaf(struct dtm_metadata *m, const struct dm_
 	}
 	dm_bufio_release(b);
 	return n;
+}
+
+int dtm_md_shorten(struct dtm_metadata *m, u64 *root)
+{
+	const struct node *n;
+	struct dm_buffer *b;
+	u64 below = 0;
+	u32 uses;
+	int r;
+
+	n = dm_bufio_read(m->bm->bufio, *root, &b);
+	if (IS_ERR(n))
+		return -EIO;
+	if (le32_to_cpu(n->entries) == 1)
+		below = next_of(n, U64_MAX);
+	dm_bufio_release(b);
+	if (!below)
+		return 0;
+
+	/* The last use of the root ends, and its use of what is below goes over; or both go on. */
+	r = m->metadata_sm->get_count(m->metadata_sm, *root, &uses);
+	if (!r && uses > 1)
+		r = dtm_sm_inc(m->metadata_sm, below);
+	if (!r)
+		r = dtm_sm_dec(m->metadata_sm, *root);
+	if (!r)
+		*root = below;
+	return r;
 }
 
 int dtm_md_lookup(struct dtm_metadata *m, struct dm_btree_info *tree, u64 root, u64 key, bool wait,

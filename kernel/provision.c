@@ -108,6 +108,8 @@ static void map_block(struct dtm_io *io)
 	} else if (io->status) {
 		/* Nothing leads to the block: it can be had again. */
 		r = dtm_metadata_dec_data(pool->metadata, io->block, io->block + 1);
+		if (dtm_pool_commit_for_room(pool, r))
+			r = dtm_metadata_dec_data(pool->metadata, io->block, io->block + 1);
 		if (r)
 			dtm_pool_metadata_failed(pool, "give back a data block", r);
 	} else {

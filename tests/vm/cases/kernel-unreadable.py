@@ -11,6 +11,7 @@ import struct
 import time
 from pathlib import Path
 
+import metadata
 import target
 import thin
 import tm
@@ -72,15 +73,12 @@ class BadDisk:
 
 def node(disk, number):
     """A B-tree's node: its keys, and their values as numbers."""
-    block = disk.block(number)
-    entries, most = struct.unpack_from("<2I", block, 16)
-    keys = struct.unpack_from(f"<{entries}Q", block, 32)
-    return keys, struct.unpack_from(f"<{entries}Q", block, 32 + 8 * most)
+    return metadata.node(disk.block(number))[1:]
 
 
 def root_of(disk, device):
     """The root of a device's own tree. Committed, and with one level above it."""
-    keys, roots = node(disk, struct.unpack_from("<Q", disk.block(0), 320)[0])
+    keys, roots = node(disk, metadata.roots(disk.block(0))[0])
     return roots[keys.index(device)]
 
 

@@ -39,6 +39,20 @@ def put(path: Path, number: int, data: bytes, kind: int | None = None) -> None:
         file.write(data)
 
 
+def node(data: bytes) -> tuple[bool, tuple[int, ...], tuple[int, ...]]:
+    """A B-tree's node: is it above the leaves, its keys, and their values where those are numbers of 8 bytes."""
+    flags, = struct.unpack_from("<I", data, 4)
+    entries, most = struct.unpack_from("<2I", data, 16)
+    keys = struct.unpack_from(f"<{entries}Q", data, 32)
+    return bool(flags & 1), keys, struct.unpack_from(f"<{entries}Q", data, 32 + 8 * most)
+
+
+def roots(superblock: bytes) -> tuple[int, int]:
+    """Of the tree of devices' trees, and of the devices' details."""
+    mappings, details = struct.unpack_from("<2Q", superblock, 320)
+    return mappings, details
+
+
 def needs_check(path: Path) -> bool:
     return bool(get(path, 0)[4] & 1)
 
