@@ -672,7 +672,9 @@ def same_dumps(t):
 def long(t):
     """What takes minutes, for kernel-long."""
     seed = seed_of_today()
-    large_trees(t, seed, "skip_block_zeroing", blocks=48000, rounds=6)
+    # A debug kernel looks long at each step: it is to see each way, not each as often.
+    less = 3 if tm.PATIENCE > 1 else 1
+    large_trees(t, seed, "skip_block_zeroing", blocks=48000 // less, rounds=6)
     discards(t, "no_discard_passdown")
     alignments(t, 2 * thin.BLOCK)  # at no power of two the block layer cuts discards by itself
     origins(t, "stock", LENGTHS)
@@ -681,7 +683,7 @@ def long(t):
     workload(t, seed, 30, turns=10)
     t.log("handed from one target to the other ten times")
     for number in range(1, 5):
-        workload(t, seed + number, 500, most=24, features=("", "no_discard_passdown")[number % 2])
+        workload(t, seed + number, 500 // less, most=24, features=("", "no_discard_passdown")[number % 2])
 
 
 def run(t):
