@@ -228,6 +228,8 @@ unsigned int dtm_md_remove_rest_of_leaf(struct dtm_metadata *m, const struct dm_
  * the root's place, and kernels without "dm-thin: fix metadata refcount underflow" (6.1.175,
  * 6.12.88) forget to count what is in it once more where a snapshot has it as well. Then what the
  * snapshot has is given away. So no removal meets a tree like this, and none is left to another.
+ *
+ * -EIO, or the space map's error; the transaction has to be given up then.
  */
 int dtm_md_shorten(struct dtm_metadata *m, u64 *root);
 
