@@ -84,8 +84,10 @@ bool dtm_pool_commit_for_room(struct dtm_pool *pool, int r)
 
 static bool commit_is_due(struct dtm_pool *pool)
 {
+	/* Not time_after_eq(): after weeks without a commit jiffies of 32 bits have gone half
+	 * around, and it would take the last one for one that is yet to come. */
 	return dtm_metadata_changed(pool->metadata) &&
-	       time_after_eq(jiffies, pool->last_commit + COMMIT_PERIOD);
+	       !time_in_range(jiffies, pool->last_commit, pool->last_commit + COMMIT_PERIOD - 1);
 }
 
 bool dtm_commit_is_awaited(struct dtm_pool *pool)
