@@ -21,18 +21,28 @@ def raw_cli(*args):
                           stdout=subprocess.PIPE, timeout=60, check=True).stdout
 
 
+def all_pages(path):
+    """Every document of a list, or the only one, each on a line of its own."""
+    pages, cursor = [], None
+    while True:
+        page = api("GET", path + (f"{'&' if '?' in path else '?'}cursor={cursor}" if cursor else ""), expect=200)
+        pages.append(page.raw)
+        cursor = page.body.get("next")
+        if not cursor or "limit=" in path:
+            return b"".join(raw + b"\n" for raw in pages)
+
+
 def same_bytes(t, path, *args):
-    """The command prints the API's document, byte for byte."""
+    """The command prints the API's documents, byte for byte."""
     for _ in range(3):  # the state may move between the two
-        wanted, got = api("GET", path, expect=200).raw, raw_cli(*args)
-        if got.rstrip(b"\n") == wanted:
+        wanted, got = all_pages(path), raw_cli(*args)
+        if got == wanted:
             break
-    if got.rstrip(b"\n") != wanted:
+    if got != wanted:
         at = next((i for i, (a, b) in enumerate(zip(got, wanted)) if a != b), min(len(got), len(wanted)))
         raise tm.Failed(f"thinmgr --json {' '.join(args)} differs at byte {at}: "
-                        f"{got[at - 40:at + 80]!r}, expected {wanted[at - 40:at + 80]!r}")
+                        f"{got[max(at - 40, 0):at + 80]!r}, expected {wanted[max(at - 40, 0):at + 80]!r}")
     t.checks += 1
-    t.check(got.count(b"\n") <= 1, f"thinmgr --json {' '.join(args)} prints one line")
 
 
 def link_to(path):
