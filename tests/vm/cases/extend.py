@@ -135,13 +135,10 @@ def fast_writer(t):
 
 
 def suspends(t):
-    """How often a device was suspended, counted by the kernel from now on; None where it cannot."""
+    """How often a device was suspended, counted by the kernel from now on."""
     if not (TRACING / "kprobe_events").exists():
-        if tm.sh(["mount", "-t", "tracefs", "tracefs", TRACING], check=False).status != 0:
-            return lambda: None
+        tm.sh(["mount", "-t", "tracefs", "tracefs", TRACING])
         t.defer(tm.sh, ["umount", TRACING])
-        if not (TRACING / "kprobe_events").exists():
-            return lambda: None  # the debug kernel has a tracefs, but no probes in it
     group = "thinmgr_test"
     # Not by appending: Python would seek to the end, which this file does not allow.
     (TRACING / "kprobe_events").write_text(f"p:{group}/suspend dm_suspend\n")
@@ -169,9 +166,9 @@ def nothing_suspended(t):
     t.check(len(steps) >= 3, f"data grew again and again: {steps}")
     t.equal(tm.sh(["dmsetup", "table", "still:_data"]).out, mapping, "the table below the pool")
     if t.target == "ours":
-        t.check(count() in (0, None), f"{count()} suspends of {len(steps)} steps")
+        t.equal(count(), 0, f"suspends of {len(steps)} steps")
     else:
-        t.check(count() != 0, "suspends are counted at all")
+        t.check(count() > 0, "suspends are counted at all")
     t.log(f"{len(steps)} steps, {count()} suspends")
     shown = pools.pool("still")["data"]
     tm.wait_for(lambda: (t.scratch / "still" / "data").stat().st_size == sum(
