@@ -18,6 +18,7 @@ static void free_pool(struct dtm_pool *pool)
 	if (pool->copier)
 		dm_kcopyd_client_destroy(pool->copier);
 	bioset_exit(&pool->discards);
+	bioset_exit(&pool->zeroes);
 	if (pool->queue)
 		destroy_workqueue(pool->queue);
 	mutex_destroy(&pool->engine);
@@ -78,6 +79,11 @@ static struct dtm_pool *make_pool(struct mapped_device *md, struct block_device 
 	r = bioset_init(&pool->discards, BIO_POOL_SIZE, 0, 0);
 	if (r) {
 		*error = "Out of memory for discards";
+		goto fail;
+	}
+	r = bioset_init(&pool->zeroes, BIO_POOL_SIZE, 0, BIOSET_NEED_BVECS);
+	if (r) {
+		*error = "Out of memory for zeroes";
 		goto fail;
 	}
 	/* One thread: changes of metadata are one after the other anyway. */

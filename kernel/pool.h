@@ -131,7 +131,8 @@ struct dtm_pool {
 	struct dtm_events events;
 
 	struct dm_kcopyd_client *copier;
-	struct bio_set discards; /* our own: I/O that waits for us may have taken all of others */
+	/* Our own: I/O that waits for us may have taken all of others. */
+	struct bio_set discards, zeroes;
 	struct workqueue_struct *queue; /* ordered: one thing at a time */
 	struct work_struct work;
 	struct delayed_work commit_tick, no_space_timeout;
@@ -322,8 +323,8 @@ struct dtm_io {
 	void (*next)(struct dtm_io *io); /* called by the worker */
 	atomic_t awaited;
 	blk_status_t status;
-	u64 block;        /* data block of the first */
-	bool disk_zeroes; /* the data device was asked to write zeroes to it, not sent them */
+	u64 block;       /* data block of the first */
+	u32 zeroes_left; /* to be written, to the end of that block */
 	bool copied;
 	u64 old_block; /* then: what it was copied from */
 	u64 at;        /* discards: reached so far */

@@ -19,6 +19,9 @@
 
 #include "pool.h"
 
+/* Of as many pages as a bio takes: others wait for the worker while it sends them. */
+#define ZERO_BIOS_AT_ONCE 4
+
 static bool covers_block(struct dtm_pool *pool, const struct bio *bio)
 {
 	return bio_op(bio) == REQ_OP_WRITE && bio_sectors(bio) == pool->block_sectors;
@@ -132,33 +135,24 @@ static void map_block(struct dtm_io *io)
 		else if (op_is_flush(bio->bi_opf))
 			dtm_map_later(thin, bio); /* after a commit */
 		else
+			/* Without the cell, and without looking again: only the worker, which this
+			 * is, could give the block to somebody else. */
 			dtm_send(thin, bio, io->block);
 	}
 }
 
-/*
- * Some disks are thought able to write zeroes by themselves, and refuse when it is asked of them.
- * The kernel asks no more then, and kcopyd writes the zeroes; only what had been asked for has
- * failed.
- */
-static bool zeroes_were_refused(const struct dtm_io *io)
-{
-	const struct dtm_pool *pool = io->thin->pool;
-
-	return io->status && io->disk_zeroes && dtm_mode_may_change(pool->mode) &&
-	       !bdev_write_zeroes_sectors(pool->data_bdev);
-}
-
-static void fill_hole(struct dtm_io *io);
+static void zero_some(struct dtm_io *io);
 
 static void map_block_ready(struct dtm_io *io)
 {
 	struct dtm_pool *pool = io->thin->pool;
 
-	if (zeroes_were_refused(io))
-		fill_hole(io); /* a change that is counted anew */
-	else
+	if (io->zeroes_left && !io->status) {
+		dtm_begin_change(io, map_block_ready, 1); /* one that is counted anew */
+		zero_some(io);
+	} else {
 		map_block(io);
+	}
 	/* The bio may be gone; what counts it is the pool. */
 	if (atomic_dec_and_test(&pool->busy))
 		wake_up_all(&pool->idle);
@@ -180,14 +174,45 @@ static struct dm_io_region region(struct block_device *bdev, sector_t sector, se
 	return (struct dm_io_region){ .bdev = bdev, .sector = sector, .count = count };
 }
 
-static void zero(struct dtm_io *io, sector_t from, sector_t count)
+static void zeroed(struct bio *bio)
+{
+	struct dtm_io *io = bio->bi_private;
+
+	if (bio->bi_status)
+		io->status = BLK_STS_IOERR;
+	bio_put(bio);
+	dtm_awaited(io);
+}
+
+/*
+ * Writes zeroes to the next part of what is left, up to the end of the block; one awaited ends when
+ * that is written. A disk that can make zeroes by itself is not asked to, as kcopyd would: it may
+ * give back what is allocated below, as a loop device punches holes into its file, and a block that
+ * has its place there must not lose it to its first write.
+ */
+static void zero_some(struct dtm_io *io)
 {
 	struct dtm_pool *pool = io->thin->pool;
-	struct dm_io_region to = region(pool->data_bdev, dtm_sector_of(pool, io->block) + from,
-					count);
+	int n;
 
-	io->disk_zeroes = bdev_write_zeroes_sectors(pool->data_bdev);
-	dm_kcopyd_zero(pool->copier, 1, &to, 0, filled, io);
+	for (n = 0; n < ZERO_BIOS_AT_ONCE && io->zeroes_left; n++) {
+		struct bio *bio = bio_alloc_bioset(
+			pool->data_bdev, bio_max_segs(DIV_ROUND_UP(io->zeroes_left, PAGE_SECTORS)),
+			REQ_OP_WRITE, GFP_NOIO, &pool->zeroes);
+
+		bio->bi_iter.bi_sector = dtm_sector_of(pool, io->block + 1) - io->zeroes_left;
+		bio->bi_private = io;
+		bio->bi_end_io = zeroed;
+		while (io->zeroes_left && bio->bi_vcnt < bio->bi_max_vecs) {
+			const u32 count = min_t(u32, io->zeroes_left, PAGE_SECTORS);
+
+			__bio_add_page(bio, ZERO_PAGE(0), count << SECTOR_SHIFT, 0);
+			io->zeroes_left -= count;
+		}
+		atomic_inc(&io->awaited);
+		submit_bio(bio);
+	}
+	dtm_awaited(io);
 }
 
 static void copy(struct dtm_io *io, struct block_device *bdev, sector_t sector, sector_t count)
@@ -230,7 +255,7 @@ static void fill_hole(struct dtm_io *io)
 	const sector_t begin = dtm_sector_of(pool, io->cell.begin);
 	sector_t of_origin = 0;
 
-	io->disk_zeroes = false;
+	io->zeroes_left = 0;
 	if (thin->origin_dev && begin < thin->origin_sectors)
 		of_origin = min_t(sector_t, pool->block_sectors, thin->origin_sectors - begin);
 	if (covers_block(pool, dtm_bio_of(io))) {
@@ -242,11 +267,13 @@ static void fill_hole(struct dtm_io *io)
 	} else if (of_origin) {
 		/* Past its end there were zeroes, whatever is asked for of new blocks. */
 		dtm_begin_change(io, map_block_ready, 2);
-		zero(io, of_origin, pool->block_sectors - of_origin);
+		io->zeroes_left = pool->block_sectors - of_origin;
+		zero_some(io);
 		copy(io, thin->origin_dev->bdev, begin, of_origin);
 	} else if (pool->features.zero_new_blocks) {
 		dtm_begin_change(io, map_block_ready, 1);
-		zero(io, 0, pool->block_sectors);
+		io->zeroes_left = pool->block_sectors;
+		zero_some(io);
 	} else {
 		io->status = BLK_STS_OK;
 		map_block(io);
@@ -257,7 +284,7 @@ static void fill_from_shared(struct dtm_io *io, u64 old_block)
 {
 	struct dtm_pool *pool = io->thin->pool;
 
-	io->disk_zeroes = false;
+	io->zeroes_left = 0;
 	/* The copy, and the end of reads that are on their way to the old block. */
 	dtm_begin_change(io, map_block_ready, 2);
 	if (dtm_flights_after(&io->thin->traffic->flights, &io->list))

@@ -103,6 +103,7 @@ bool dtm_commit_is_awaited(struct dtm_pool *pool)
 void dtm_pool_commit_and_tell(struct dtm_pool *pool)
 {
 	struct bio_list flushes, completing;
+	bool data_flushed;
 	struct bio *bio;
 	int r;
 
@@ -116,6 +117,7 @@ void dtm_pool_commit_and_tell(struct dtm_pool *pool)
 	bio_list_init(&pool->completing);
 	spin_unlock_irq(&pool->lock);
 
+	data_flushed = dtm_metadata_changed(pool->metadata); /* by the commit, after they came */
 	r = dtm_pool_commit(pool);
 	while ((bio = bio_list_pop(&completing))) {
 		bio->bi_status = r ? BLK_STS_IOERR : BLK_STS_OK;
@@ -126,10 +128,14 @@ void dtm_pool_commit_and_tell(struct dtm_pool *pool)
 
 		if (r) {
 			bio_io_error(bio);
-			continue;
+		} else if (data_flushed && !bio_sectors(bio)) {
+			if (dtm_device_lost_changes(io->thin->device))
+				bio->bi_status = BLK_STS_IOERR;
+			bio_endio(bio);
+		} else {
+			io->committed = true;
+			dtm_map_later(io->thin, bio);
 		}
-		io->committed = true;
-		dtm_map_later(io->thin, bio);
 	}
 	if (!list_empty(&pool->after_commit)) {
 		spin_lock_irq(&pool->lock);

@@ -23,7 +23,8 @@ MODULE = True
 ALLOW_LOG = [r"subsequent acquisition attempted here:.*\[dm_thin_pool\]"]
 
 MIB = 1 << 20
-BLOCK_BYTES = thin.BLOCK * thin.SECTOR
+SECTOR = thin.SECTOR
+BLOCK_BYTES = thin.BLOCK * SECTOR
 DIFFERENCES = {
     "version 3": "what a later version of the format means is not known",
     "version 3, read-only": "what a later version of the format means is not known",
@@ -349,6 +350,76 @@ def zeroing(t, which):
         end(pool, vol)
 
 
+def keeps_its_place(t, which):
+    """What is allocated below stays so: zeroes are written to a new block, not asked of the disk, which may punch a hole."""
+    target.use(which)
+    for sectors in (128, 384, 16 * 2048):
+        block = sectors * SECTOR
+        meta, data = thin.Disk(t, "meta", 2 * MIB), thin.Disk(t, "data", 4 * block)
+        data.file.write_bytes(b"\xaa" * (4 * block))
+        allocated = data.file.stat().st_blocks
+        t.equal(allocated, 4 * sectors, "sectors allocated at first")
+        origin = thin.Disk(t, "origin", block + 5 * SECTOR)
+        origin.file.write_bytes(b"o" * (block + 5 * SECTOR))
+        pool = thin.Pool(t, meta, data, block=sectors, features="no_discard_passdown")
+        pool.message("create_thin 0")
+        vol = pool.thin(0, 8 * block, origin=origin.path)
+        wanted = {0: b"o" * block, 1: b"o" * (5 * SECTOR) + bytes(block - 5 * SECTOR), 2: bytes(block)}
+        for number, content in wanted.items():
+            thin.write(vol, number * sectors + 64, b"w" * 1024)
+            content = content[:64 * SECTOR] + b"w" * 1024 + content[64 * SECTOR + 1024:]
+            t.check(thin.read(vol, number * sectors, sectors) == content, f"{which}: block {number} of {sectors} sectors")
+        thin.flush(vol)
+        t.equal(data.file.stat().st_blocks, allocated, f"{which}: sectors allocated in the end, blocks of {sectors}")
+        end(pool, vol)
+        origin.close()
+
+
+def cost_of_flushes(t):
+    """What a write and a flush after it send to the disks, counted: no more than with the distribution's target."""
+    def requests(disk):
+        stat = Path(f"/sys/block/{Path(disk.loop).name}/stat").read_text().split()
+        return int(stat[4]) + int(stat[15])  # writes, and flushes, which may be among those, too
+
+    def sent(which):
+        target.use(which)
+        pool = a_pool(t)
+        vol = pool.make(0, 32 * MIB)
+        thin.fill(vol, 0, 8, 1)
+        vol.suspend()
+        pool.message("create_snap 1 0")
+        vol.resume()
+        block = iter(range(8, 512))
+        shared = iter(range(8))
+        writes = {
+            "a new block": lambda: thin.fill(vol, next(block), 1, 2),
+            "a part of a new block": lambda: thin.write(vol, next(block) * 128, b"x" * 512),
+            "in place": lambda: thin.write(vol, 8 * 128, b"y" * 512),
+            "a part of a shared block": lambda: thin.write(vol, next(shared) * 128, b"z" * 512),
+            "nothing": lambda: None}
+        least = {}
+        for text, write in writes.items():
+            for _ in range(4):  # now and then the commit of each second comes in between
+                thin.flush(vol)
+                before = [requests(disk) for disk in (pool.data, pool.metadata)]
+                write()
+                thin.flush(vol)
+                after = [requests(disk) for disk in (pool.data, pool.metadata)]
+                counts = [b - a for a, b in zip(before, after)]
+                least[text] = [min(pair) for pair in zip(counts, least.get(text, counts))]
+        end(pool, vol)
+        return least
+
+    stock, ours = sent("stock"), sent("ours")
+    for text, counts in ours.items():
+        t.log(f"{text}, then a flush: {counts[0]} to data and {counts[1]} to metadata; "
+              f"the distribution's {stock[text][0]} and {stock[text][1]}")
+    for text, counts in ours.items():
+        t.check(counts[0] <= stock[text][0] and counts[1] <= stock[text][1],
+                f"{text}, then a flush: {counts} requests, the distribution's {stock[text]}")
+    t.check(0 < ours["nothing"][0] == ours["in place"][0] - 1, "flushes and writes are counted")
+
+
 def block_sizes(t):
     """Of every kind, the largest, too: written, shared, copied, discarded, by turns with the other target."""
     for sectors, data in ((384, 33 * MIB), (1152, 33 * MIB), (2048, 32 * MIB), (2097152, 3 << 30)):
@@ -473,9 +544,11 @@ def run(t):
     for which in ("stock", "ours"):
         metadata_snapshot(t, which)
         zeroing(t, which)
+        keeps_its_place(t, which)
     t.log("metadata snapshots can be read while the pool changes; new blocks hold zeroes")
     restored(t)
     commits(t)
+    cost_of_flushes(t)
     t.log("what the tools wrote is taken; commits come when they have to, and only then")
     target.use("ours")
     miscounted(t)
