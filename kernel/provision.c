@@ -19,8 +19,9 @@
 
 #include "pool.h"
 
-/* Of as many pages as a bio takes: others wait for the worker while it sends them. */
+/* Others wait for the worker while it sends them. */
 #define ZERO_BIOS_AT_ONCE 4
+#define ZERO_PAGES_IN_BIO (SZ_1M >> PAGE_SHIFT)
 
 static bool covers_block(struct dtm_pool *pool, const struct bio *bio)
 {
@@ -147,7 +148,7 @@ static void map_block_ready(struct dtm_io *io)
 {
 	struct dtm_pool *pool = io->thin->pool;
 
-	if (io->zeroes_left && !io->status) {
+	if (io->zeroes_left && !io->status && dtm_mode_may_change(pool->mode)) {
 		dtm_begin_change(io, map_block_ready, 1); /* one that is counted anew */
 		zero_some(io);
 	} else {
@@ -196,9 +197,11 @@ static void zero_some(struct dtm_io *io)
 	int n;
 
 	for (n = 0; n < ZERO_BIOS_AT_ONCE && io->zeroes_left; n++) {
+		const u32 pages = DIV_ROUND_UP(io->zeroes_left, PAGE_SECTORS);
+		/* Not held back like what is written at leisure: somebody waits for it. */
 		struct bio *bio = bio_alloc_bioset(
-			pool->data_bdev, bio_max_segs(DIV_ROUND_UP(io->zeroes_left, PAGE_SECTORS)),
-			REQ_OP_WRITE, GFP_NOIO, &pool->zeroes);
+			pool->data_bdev, min_t(u32, pages, ZERO_PAGES_IN_BIO),
+			REQ_OP_WRITE | REQ_SYNC | REQ_IDLE, GFP_NOIO, &pool->zeroes);
 
 		bio->bi_iter.bi_sector = dtm_sector_of(pool, io->block + 1) - io->zeroes_left;
 		bio->bi_private = io;

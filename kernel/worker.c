@@ -198,6 +198,7 @@ static bool process_thin(struct dtm_thin *thin)
 	struct dtm_pool *pool = thin->pool;
 	struct dtm_cell *cell, *more;
 	struct bio_list deferred;
+	struct blk_plug plug;
 	LIST_HEAD(cells);
 	struct bio *bio;
 	bool all_mapped;
@@ -220,6 +221,7 @@ static bool process_thin(struct dtm_thin *thin)
 	list_splice_init(&thin->cells_todo, &cells);
 	spin_unlock_irq(&thin->lock);
 	list_sort(NULL, &cells, by_block);
+	blk_start_plug(&plug); /* blocks side by side may be filled with one request */
 	list_for_each_entry_safe(cell, more, &cells, list) {
 		struct dtm_io *io = container_of(cell, struct dtm_io, cell);
 
@@ -233,6 +235,7 @@ static bool process_thin(struct dtm_thin *thin)
 		if (dtm_engine_is_wanted(pool))
 			break;
 	}
+	blk_finish_plug(&plug);
 	if (list_empty(&cells))
 		return all_mapped;
 	spin_lock_irq(&thin->lock);

@@ -619,6 +619,28 @@ def data_errors(t):
     t.equal((state.mode, state.needs_check), ("rw", False), "the pool")
 
 
+def zero_errors(t):
+    """The end of a large block cannot be zeroed, which is done step by step: the write fails, and the block is free again."""
+    block = 16 * MIB
+    meta, data = thin.Disk(t, "meta", 2 * MIB), thin.Disk(t, "data", 2 * block).through()
+    data.file.write_bytes(b"\xaa" * (2 * block))
+    pool = thin.Pool(t, meta, data, block=block // 512)
+    vol = pool.make(0, 4 * block)
+    used = pool.state(flush=True).data_used
+    end_of_block, end_of_disk = block // 512 - 2048, 2 * block // 512 - 2048
+    for bad in (end_of_block, 0):
+        data.layer.swap(*(thin.Target(begin, 2048, "error", "") if begin in (bad, bad + block // 512) else
+                          thin.Target(begin, 2048, "linear", f"{data.loop} {begin}")
+                          for begin in range(0, end_of_disk + 2048, 2048)), flush=False)
+        sure(t, thin.error_of(thin.write, vol, 4096, b"x" * 512), "EIO", f"a write, {bad} cannot be zeroed")
+        t.equal(pool.state(flush=True).data_used, used, "data blocks in use")
+    data.heal()
+    thin.write(vol, 4096, b"x" * 512)
+    t.check(thin.read(vol, 0, block // 512) == bytes(MIB * 2) + b"x" * 512 + bytes(block - 2 * MIB - 512), "the block")
+    t.equal((pool.mode(), pool.state(flush=True).data_used), ("rw", used + 1), "the pool")
+    end(pool, vol)
+
+
 # ---- sizes ---------------------------------------------------------------------------------------
 
 def scsi_disk(t, mebibytes):
@@ -903,7 +925,7 @@ PARTS = {
     "full_metadata, small": lambda t: full_metadata(t, 256 << 10),
     "metadata_errors, no writes": lambda t: metadata_errors(t, "error_writes"),
     "metadata_errors, nothing": lambda t: metadata_errors(t, "error"),
-    "damaged": damaged, "shrunk": shrunk, "data_errors": data_errors, "refused_zeroes": refused_zeroes,
+    "damaged": damaged, "shrunk": shrunk, "data_errors": data_errors, "zero_errors": zero_errors, "refused_zeroes": refused_zeroes,
     "two_pools": two_pools, "orders": orders, "removal": removal,
     "replaced": replaced, "grown_while_suspended": grown_while_suspended,
 }

@@ -376,6 +376,16 @@ def when_full(t):
     tm.wait_for(lambda: pools.pool("small")["mode"] == "write", 10, "writing again")
 
 
+def still_allocated(t):
+    """Whatever was written to the volumes, files that were allocated ahead have all their space still."""
+    tm.sh(["sync"])
+    for name in ("tank", "small"):
+        for part in ("data", "metadata"):
+            file = (t.scratch / name / part).stat()
+            t.check(file.st_blocks * 512 >= file.st_size > 0,
+                    f"{name}'s {part}: {file.st_size} bytes, {file.st_blocks * 512} allocated")
+
+
 def documents(t):
     """The command prints what the API says."""
     operation = api("GET", "/v1/operations?limit=1").body["items"][0]["id"]
@@ -425,6 +435,7 @@ def run(t):
     part(down_and_up)
     part(while_suspended)
     part(when_full)
+    part(still_allocated)
     part(documents)
     for name in ("small", "tank"):
         pools.change("DELETE", f"/v1/pools/{name}?with_volumes=true")
