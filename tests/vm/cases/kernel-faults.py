@@ -641,6 +641,51 @@ def zero_errors(t):
     end(pool, vol)
 
 
+def slowly_zeroed(t):
+    """A large block is zeroed in steps: suspends come in between, and a pool that goes read-only meanwhile does not go on."""
+    block = 16 * MIB
+    meta, data = thin.Disk(t, "meta", 2 * MIB).through(), thin.Disk(t, "data", 5 * block).through()
+    data.file.write_bytes(b"\xaa" * (5 * block))
+    pool = thin.Pool(t, meta, data, block=block // 512)
+    vol, other = pool.make(0, 4 * block), pool.make(1, block)
+    thin.flush(vol)
+
+    def delayed(milliseconds):
+        data.layer.swap(thin.Target(0, data.sectors, "delay", f"{data.loop} 0 0 {data.loop} 0 {milliseconds}"), flush=False)
+
+    def written():
+        return int(Path(f"/sys/block/{Path(data.loop).name}/stat").read_text().split()[6])  # sectors
+
+    delayed(20)
+    writes = [thin.Background(thin.write, vol, number * block // 512 + 4096, b"x" * 512) for number in range(3)]
+    rounds = 0
+    while any(write.waits() for write in writes) or rounds < 4:
+        pool.suspend(flush=rounds % 2 == 0)
+        vol.suspend(flush=False)
+        pool.resume()
+        vol.resume()
+        rounds += 1
+    t.equal([name(write.ended()) for write in writes], ["success"] * 3, "writes to blocks that are slowly zeroed")
+    for number in range(3):
+        t.check(thin.read(vol, number * block // 512, block // 512) ==
+                bytes(2 * MIB) + b"x" * 512 + bytes(block - 2 * MIB - 512), f"block {number}, after {rounds} suspends")
+    thin.flush(vol)
+
+    # A step takes a second; a snapshot is what cannot be committed meanwhile.
+    delayed(1000)
+    before = written()
+    late = thin.Background(thin.write, vol, 3 * block // 512 + 4096, b"x" * 512)
+    tm.wait_for(lambda: written() > before, 20, "a part of it is zeroed")
+    meta.fail("error_writes")
+    t.check(thin.error_of(pool.message, "create_snap 2 1") != 0 or pool.mode() == "ro", "a commit that fails")
+    sure(t, late.ended(), "EIO", "the write, the pool being read-only")
+    t.equal(pool.mode(), "ro", "the pool")
+    t.check(written() - before < block // 512, "zeroing ended before the block did")
+    meta.heal()
+    data.heal()
+    end(pool, vol, other, clean=False)
+
+
 # ---- sizes ---------------------------------------------------------------------------------------
 
 def scsi_disk(t, mebibytes):
@@ -925,7 +970,8 @@ PARTS = {
     "full_metadata, small": lambda t: full_metadata(t, 256 << 10),
     "metadata_errors, no writes": lambda t: metadata_errors(t, "error_writes"),
     "metadata_errors, nothing": lambda t: metadata_errors(t, "error"),
-    "damaged": damaged, "shrunk": shrunk, "data_errors": data_errors, "zero_errors": zero_errors, "refused_zeroes": refused_zeroes,
+    "damaged": damaged, "shrunk": shrunk, "data_errors": data_errors, "zero_errors": zero_errors,
+    "slowly_zeroed": slowly_zeroed, "refused_zeroes": refused_zeroes,
     "two_pools": two_pools, "orders": orders, "removal": removal,
     "replaced": replaced, "grown_while_suspended": grown_while_suspended,
 }
