@@ -650,13 +650,10 @@ def slowly_zeroed(t):
     vol, other = pool.make(0, 4 * block), pool.make(1, block)
     thin.flush(vol)
 
-    def delayed(milliseconds):
-        data.layer.swap(thin.Target(0, data.sectors, "delay", f"{data.loop} 0 0 {data.loop} 0 {milliseconds}"), flush=False)
-
     def written():
         return int(Path(f"/sys/block/{Path(data.loop).name}/stat").read_text().split()[6])  # sectors
 
-    delayed(20)
+    data.slow_writes(20)
     writes = [thin.Background(thin.write, vol, number * block // 512 + 4096, b"x" * 512) for number in range(3)]
     rounds = 0
     while any(write.waits() for write in writes) or rounds < 4:
@@ -671,8 +668,8 @@ def slowly_zeroed(t):
                 bytes(2 * MIB) + b"x" * 512 + bytes(block - 2 * MIB - 512), f"block {number}, after {rounds} suspends")
     thin.flush(vol)
 
-    # A step takes a second; a snapshot is what cannot be committed meanwhile.
-    delayed(1000)
+    # A step takes two seconds; a snapshot is what cannot be committed meanwhile.
+    data.slow_writes(2000)
     before = written()
     late = thin.Background(thin.write, vol, 3 * block // 512 + 4096, b"x" * 512)
     tm.wait_for(lambda: written() > before, 20, "a part of it is zeroed")

@@ -42,12 +42,6 @@ def end(pool, *devices, clean=True):
     pool.data.close()
 
 
-def slow_writes(disk, milliseconds):
-    """Writes and discards take that long; flushes and reads do not. Till heal()."""
-    disk.layer.swap(thin.Target(0, disk.sectors, "delay",
-                                f"{disk.loop} 0 0 {disk.loop} 0 {milliseconds} {disk.loop} 0 0"), flush=False)
-
-
 def delayed(disk):
     """Writes and discards that are."""
     return int(disk.layer.status().split()[1])
@@ -85,7 +79,7 @@ def commit_waits_for_discards(t):
     for text, ask in (("a status", lambda: pool.status(flush=True)),
                       ("a message", lambda: pool.message("set_transaction_id 0 0")),
                       ("a flush", lambda: thin.flush(vol))):
-        slow_writes(data, 2000)
+        data.slow_writes(2000)
         before = mapped(vol)
         discard = thin.Background(thin.discard, vol, (8 - before) * thin.BLOCK, thin.BLOCK)
         tm.wait_for(lambda before=before: mapped(vol) < before and delayed(data), 20, "a block that is unmapped")
@@ -106,7 +100,7 @@ def flush_during_discard(t):
     was_shared(pool, vol, 256)
     thin.fill(other, 0, 1, 1)
     thin.flush(other)
-    slow_writes(data, 1000)
+    data.slow_writes(1000)
     discard = thin.Background(thin.discard, vol, thin.BLOCK, 254 * thin.BLOCK)
     tm.wait_for(lambda: mapped(vol) < 256, 20, "the discard is under way")
     thin.fill(other, 1, 1, 1)
@@ -128,7 +122,7 @@ def side_by_side(t):
     thin.write(vol, 20 * thin.BLOCK, b"own" * 512)  # one of them is its own, and not shared
     pool.message("delete 1")
     for first, runs, what in ((0, 20, "that were shared"), (20, 1, "of its own"), (21, 43, "that were shared")):
-        slow_writes(data, 10000)
+        data.slow_writes(10000)
         discard = thin.Background(thin.discard, vol, first * thin.BLOCK, runs * thin.BLOCK)
         tm.wait_for(lambda runs=runs: delayed(data) == runs, 8, f"all runs {what} at once")
         t.check(discard.waits(), "the discard, while the data device is not done")
@@ -200,7 +194,7 @@ def shared_commits(t):
     thin.fill(vol, 0, 1, 1)
     thin.flush(vol)
     superblocks = [metadata.get(meta.file, 0)]  # no two commits leave the same
-    slow_writes(meta, 300)
+    meta.slow_writes(300)
 
     def durable(block):
         with thin.File(vol.path) as file:
@@ -262,7 +256,7 @@ def names(t):
 
     def at_once(seed):
         """Each of 16 blocks, by both, in different parts of it: the first to come maps it, or copies it."""
-        slow_writes(data, 30)
+        data.slow_writes(30)
         writers = [thin.Background(thin.write, both[number % 2], block * 128 + number * 8, bytes([seed + number]) * 4096)
                    for block in range(16) for number in range(4)]
         t.equal([writer.ended() for writer in writers], [0] * 64, "writes by both names")
@@ -283,7 +277,7 @@ def names(t):
     thin.discard(other, 0, 128)
     t.equal(thin.read(vol, 0, 128), bytes(KIB64), "what was discarded by the other name")
     # What waits for a block that the other name is mapping is given back by a suspend without flush.
-    slow_writes(data, 5000)
+    data.slow_writes(5000)
     maps = thin.Background(thin.write, vol, 60 * 128, b"\3" * 4096)
     tm.wait_for(lambda: delayed(data), 20, "the block is zeroed, slowly")
     waits = thin.Background(thin.write, other, 60 * 128 + 8, b"\4" * 4096)

@@ -273,6 +273,12 @@ class Disk:
         assert self.layer
         self.layer.swap(self._line(how, self.layer.size), flush=False)
 
+    def slow_writes(self, milliseconds: int) -> None:
+        """Writes and discards take that long; flushes and reads do not. Till heal()."""
+        assert self.layer
+        self.layer.swap(Target(0, self.sectors, "delay",
+                               f"{self.loop} 0 0 {self.loop} 0 {milliseconds} {self.loop} 0 0"), flush=False)
+
     def heal(self) -> None:
         assert self.layer
         self.layer.swap(self._line("linear", self.layer.size), flush=False)
